@@ -1,0 +1,1 @@
+"""A run folder to a bundle: convert to ONNX, quantize, verify, write."""

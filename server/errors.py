@@ -1,0 +1,103 @@
+"""Every error that a caller can meet, and where in a request's life it arises.
+
+    bytes → transport → codec → admission → models → images → batcher → executor → bytes
+            │           │       │           │        │        │         └ InferenceFailed
+            │           │       │           │        │        └ Overloaded, DeadlineExceeded, Cancelled
+            │           │       │           │        └ UnsupportedImage
+            │           │       │           └ ModelNotFound, ModelNotReady
+            │           │       └ Overloaded, Draining
+            │           └ InvalidInput, PayloadTooLarge
+            └ PayloadTooLarge, Unauthenticated, PermissionDenied
+
+    ShoalError
+    ├── InvalidInput
+    │   └── UnsupportedImage
+    ├── PayloadTooLarge
+    ├── ModelNotFound
+    ├── Unauthenticated
+    ├── PermissionDenied
+    ├── Overloaded
+    ├── DeadlineExceeded
+    ├── Cancelled
+    ├── Unavailable
+    │   ├── ModelNotReady
+    │   └── Draining
+    ├── InferenceFailed
+    └── StartupError          (never answers a request: the process exits with code 2)
+        └── BundleError
+
+The classes know neither HTTP nor gRPC: `server.transports.status` maps each to its status and code.
+"""
+
+
+class ShoalError(Exception):
+    """Base of every error with a message meant for the caller: expected, received, what to do."""
+
+
+class InvalidInput(ShoalError):
+    """The request's body, shape, type or values are not what the model takes."""
+
+
+class UnsupportedImage(InvalidInput):
+    """The bytes are no picture that can be decoded, or one that is refused (a decompression bomb)."""
+
+
+class PayloadTooLarge(ShoalError):
+    """The body, or what it decompresses to, is larger than the server's limit."""
+
+
+class ModelNotFound(ShoalError):
+    """No model, or no version of it, has that name here."""
+
+
+class Unauthenticated(ShoalError):
+    """The caller's identity is missing, wrong or expired."""
+
+
+class PermissionDenied(ShoalError):
+    """The caller is known but may not do this."""
+
+
+class Overloaded(ShoalError):
+    """The request cannot be answered in time, and is refused at once rather than late.
+
+    Args:
+        message: For the caller.
+        retry_after_s: When the queue is predicted to have room, in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ShoalError):
+    """The request's deadline passed while it waited; the model never saw it."""
+
+
+class Cancelled(ShoalError):
+    """The caller went away before the answer was ready."""
+
+
+class Unavailable(ShoalError):
+    """The server cannot answer now, but may soon."""
+
+
+class ModelNotReady(Unavailable):
+    """The model is known but has no version that is loaded."""
+
+
+class Draining(Unavailable):
+    """The server is stopping and takes no new request."""
+
+
+class InferenceFailed(ShoalError):
+    """The model raised while it ran this request's batch."""
+
+
+class StartupError(ShoalError):
+    """The server cannot start as it was asked to."""
+
+
+class BundleError(StartupError):
+    """A bundle is missing, damaged or not what its manifest says."""

@@ -1,0 +1,1 @@
+"""Labelled images to a run folder: data, models, training loop, evaluation, tuning."""
