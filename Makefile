@@ -1,0 +1,103 @@
+# Shoal's commands. `make help` lists them; each is also `python -m training|export|server|benchmarks … --help`.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+
+# What the user may set: make train DATA=… NAME=… EPOCHS=…, make serve MODELS=… HTTP_PORT=… GRPC_PORT=…
+DATA ?= digits
+NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
+RUNS ?= runs
+MODELS ?= models
+RUN ?= latest
+EPOCHS ?=
+HTTP_PORT ?= 8000
+GRPC_PORT ?= 8001
+ARGS ?=
+
+SERVE_STAMP := $(VENV)/.serve-installed
+ALL_STAMP := $(VENV)/.all-installed
+SOURCES := server training export benchmarks tests
+
+.PHONY: help
+help:  ## lists the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 22
+
+# ---- set-up: the serving environment is a subset of the whole one, at the same versions ----
+
+$(PY):
+	@requirements/make-venv.sh $(VENV) "$(PYTHON)"
+
+$(SERVE_STAMP): requirements/serve.txt | $(PY)
+	@echo "installing what serving needs into $(VENV)"
+	@$(PIP_INSTALL) -r requirements/serve.txt
+	@touch $@
+
+$(ALL_STAMP): requirements/all.txt | $(PY)
+	@echo "installing everything (TensorFlow too: about 2 GB) into $(VENV)"
+	@$(PIP_INSTALL) -r requirements/all.txt
+	@touch $@ $(SERVE_STAMP)
+
+.PHONY: setup
+setup: $(ALL_STAMP)  ## installs everything into .venv
+
+# ---- the product ----
+
+.PHONY: serve
+serve: $(SERVE_STAMP)  ## serves MODELS= on HTTP_PORT= and GRPC_PORT=
+	@$(PY) -m server --models $(MODELS) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) $(ARGS)
+
+.PHONY: train
+train: $(ALL_STAMP)  ## trains on DATA= (digits or a folder) as NAME=
+	@$(PY) -m training train --data $(DATA) --name $(NAME) --runs $(RUNS) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
+
+.PHONY: evaluate
+evaluate: $(ALL_STAMP)  ## measures the newest run of NAME= on its test split
+	@$(PY) -m training evaluate $(NAME)$(if $(filter-out latest,$(RUN)),/$(RUN)) --runs $(RUNS)
+
+.PHONY: export
+export: $(ALL_STAMP)  ## converts, quantizes and verifies the newest run of NAME= into MODELS=
+	@$(PY) -m export create --name $(NAME) --run $(RUN) --runs $(RUNS) --models $(MODELS)
+
+.PHONY: demo
+demo: $(ALL_STAMP)  ## the whole way on embedded data: train, export, serve, classify
+	@$(PY) -m benchmarks demo
+
+.PHONY: bench
+bench: $(ALL_STAMP)  ## 100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms
+	@$(PY) -m benchmarks locust --models $(MODELS) $(ARGS)
+
+# ---- checks ----
+
+.PHONY: test
+test: check  ## sets up everything, runs all checks and tests
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: check
+check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; never writes
+	@$(PY) -m ruff check $(SOURCES)
+	@$(PY) -m ruff format --check --quiet $(SOURCES)
+	@$(PY) -m mypy $(SOURCES)
+	@$(VENV)/bin/lint-imports --no-cache
+	@PATH="$(VENV)/bin:$$PATH" protos/generate.sh --check
+
+.PHONY: fix
+fix: $(ALL_STAMP)  ## formats and fixes what can be fixed by itself
+	@$(PY) -m ruff check --fix $(SOURCES)
+	@$(PY) -m ruff format $(SOURCES)
+
+.PHONY: proto
+proto: $(ALL_STAMP)  ## generates protos/*_pb2* anew
+	@PATH="$(VENV)/bin:$$PATH" protos/generate.sh
+
+.PHONY: requirements
+requirements: $(ALL_STAMP)  ## compiles requirements/*.txt from pyproject.toml (UPGRADE=1: newest versions)
+	@$(PY) requirements/compile.py $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean:  ## removes caches and what the demo made; keeps .venv, runs and models
+	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants

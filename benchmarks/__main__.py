@@ -1,0 +1,40 @@
+"""`python -m benchmarks`: every measurement and the demo, by name."""
+
+import argparse
+import sys
+
+from benchmarks import demo, locust_run
+
+COMMANDS = {
+    "demo": (demo, "train, export, serve and classify, and compare the served accuracy with the verified one"),
+    "locust": (locust_run, "100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms"),
+}
+EXAMPLES = """\
+examples:
+  python -m benchmarks demo
+  python -m benchmarks locust --users 100 --seconds 30
+  python -m benchmarks.batcher --help      the batcher's own cost, without a server
+"""
+
+
+def main() -> int:
+    """Runs the command that the arguments name."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=text, description=text))
+    arguments = parser.parse_args()
+    try:
+        return int(COMMANDS[arguments.command][0].run(arguments))
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""`python -m benchmarks locust`: a server, 100 locust users by HTTP, then 100 by gRPC; exit code 1 past the budget."""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import describe_machine
+from benchmarks.pictures import newest_bundle
+from benchmarks.server_process import Address, serve
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+USERS = {"http": "HttpUser", "grpc": "GrpcUser"}
+COLUMNS = ("Request Count", "Failure Count", "Requests/s", "50%", "95%", "99%", "Max Response Time")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's flags."""
+    parser.add_argument("--models", type=Path, default=Path("models"), help="folder of bundles (default: models)")
+    parser.add_argument("--model", default="", help="which model; default: the first by name")
+    parser.add_argument("--users", type=int, default=100, help="concurrent users (default: 100)")
+    parser.add_argument("--seconds", type=int, default=30, help="length of each of the two runs (default: 30)")
+    parser.add_argument("--protocols", default="http,grpc", help="which to run, of http and grpc (default: both)")
+    parser.add_argument("--out", type=Path, help="write the result as JSON here")
+    parser.add_argument("--server-args", default="", help="further flags for the server, in one string")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs both kinds of users against a server of its own.
+
+    Args:
+        arguments: As declared by `add_arguments`.
+
+    Returns:
+        0 when no request failed and every p99 is below 200 ms, else 1.
+    """
+    bundle = newest_bundle(arguments.models, arguments.model)
+    rows, codes = [], []
+    with serve(arguments.models, arguments.server_args.split()) as address:
+        for protocol in arguments.protocols.split(","):
+            code, found = _swarm(protocol, bundle, address, arguments)
+            codes.append(code)
+            rows += found
+    _show(rows)
+    if arguments.out:
+        result = {"machine": describe_machine(), "command": " ".join(sys.argv[1:]), "bundle": bundle.name, "rows": rows}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    return int(any(codes))
+
+
+def _swarm(
+    protocol: str, bundle: Path, address: Address, arguments: argparse.Namespace
+) -> tuple[int, list[dict[str, Any]]]:
+    environment = os.environ | {
+        "SHOAL_BENCH_MODELS": str(arguments.models),
+        "SHOAL_BENCH_MODEL": bundle.parent.name,
+        "SHOAL_BENCH_GRPC": address.grpc,
+    }
+    users = str(arguments.users)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), USERS[protocol], "--headless"]
+        command += ["--only-summary", "-u", users, "-r", users, "-t", f"{arguments.seconds}s", "--host", address.http]
+        command += ["--csv", f"{folder}/stats", "--loglevel", "WARNING", "--reset-stats"]
+        finished = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)
+        if finished.returncode:
+            print(finished.stdout[-4000:])
+        with Path(folder, "stats_stats.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
+    return finished.returncode, [{"protocol": protocol, "name": row["Name"]} | _numbers(row) for row in rows]
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    return {column: round(float(row[column]), 1) for column in COLUMNS}
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table("protocol", "request", "count", "failed", "per s", "p50 ms", "p95 ms", "p99 ms", "max ms")
+    for row in rows:
+        table.add_row(row["protocol"], row["name"], *(f"{row[column]:,.0f}" for column in COLUMNS))
+    Console().print(table)

@@ -1,0 +1,74 @@
+"""A real server in a process of its own, on free ports, for as long as a `with` block lasts."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+READY_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server answers.
+
+    Args:
+        http: Base URL, such as `http://127.0.0.1:8000`.
+        grpc: gRPC target, such as `127.0.0.1:8001`.
+        pid: The server's process.
+    """
+
+    http: str
+    grpc: str
+    pid: int
+
+
+@contextmanager
+def serve(models: Path, arguments: Sequence[str] = ()) -> Iterator[Address]:
+    """Starts `python -m server` on free ports and stops it again by SIGTERM.
+
+    Args:
+        models: Folder of bundles.
+        arguments: Further flags for the server.
+
+    Yields:
+        Where it answers, once it is ready.
+
+    Raises:
+        RuntimeError: The server ended before it was ready, was not ready in time, or did not stop cleanly.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ports_file = Path(folder) / "ports.json"
+        command = [sys.executable, "-m", "server", "--models", str(models), "--http-port", "0", "--grpc-port", "0"]
+        command += ["--ports-file", str(ports_file), *arguments]
+        log_file = Path(folder) / "server.log"
+        with (
+            log_file.open("wb") as log,
+            subprocess.Popen(
+                [*command, "--ports-file", str(ports_file), *arguments], stdout=log, stderr=log
+            ) as process,
+        ):
+            try:
+                yield _wait_ready(process, ports_file, log_file)
+            finally:
+                process.terminate()
+                code = process.wait(READY_WITHIN_S)
+        if code != 0:
+            raise RuntimeError(f"the server stopped with code {code}:\n{log_file.read_text()}")
+
+
+def _wait_ready(process: subprocess.Popen[bytes], ports_file: Path, log_file: Path) -> Address:
+    end_s = time.monotonic() + READY_WITHIN_S
+    while not ports_file.exists():
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with code {process.returncode}:\n{log_file.read_text()}")
+        if time.monotonic() > end_s:
+            raise RuntimeError(f"the server was not ready within {READY_WITHIN_S:.0f} s:\n{log_file.read_text()}")
+        time.sleep(0.02)
+    ports = json.loads(ports_file.read_text())
+    return Address(f"http://127.0.0.1:{ports['http']}", f"127.0.0.1:{ports['grpc']}", process.pid)

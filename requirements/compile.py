@@ -1,0 +1,38 @@
+"""Compiles requirements/*.txt from pyproject.toml: hashes, no index lines, every environment at the same versions.
+
+all.txt       everything, for `make setup` on CPU
+serve.txt     serving on CPU, for `make serve` and Dockerfile.serve
+serve-gpu.txt, serve-openvino.txt
+train.txt     training and export, for Dockerfile.train
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPILE = [
+    sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal",
+    "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
+]  # fmt: skip
+SETS = {
+    "all": ["--extra", "cpu", "--group", "training", "--group", "dev"],
+    "serve": ["--extra", "cpu"],
+    "serve-gpu": ["--extra", "gpu"],
+    "serve-openvino": ["--extra", "openvino"],
+    "train": ["--extra", "cpu", "--group", "training"],
+}
+
+
+def main() -> None:
+    """Compiles each set; all but the first are held to the first one's versions."""
+    for name, wanted in SETS.items():
+        target = f"requirements/{name}.txt"
+        held = [] if name == "all" else ["--constraint", "requirements/all.txt"]
+        upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
+        subprocess.run([*COMPILE, *wanted, *held, *upgrade, "--output-file", target], check=True, cwd=ROOT)
+        print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()
