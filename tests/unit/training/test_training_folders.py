@@ -1,0 +1,98 @@
+"""Folders of class folders, and every way to lay them out wrongly."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.data import folders
+from training.errors import TrainingError
+
+
+def test_lists_every_picture_once(make_folder: Callable[..., Path]) -> None:
+    catalogue = folders.catalogue(make_folder(count=3))
+    assert catalogue.source == "photos"
+    assert catalogue.labels == ("cat", "dog")
+    assert catalogue.splits == ("train", "test")
+    assert [(item.label, item.name) for item in catalogue.of("test")] == [
+        (label, f"{number}.png") for label in (0, 1) for number in range(3)
+    ]
+
+
+def test_validation_split_is_optional(make_folder: Callable[..., Path]) -> None:
+    catalogue = folders.catalogue(make_folder(splits=("train", "validation", "test")))
+    assert catalogue.splits == ("train", "validation", "test")
+    assert len(catalogue.of("validation")) == 8
+
+
+def test_numbered_classes_are_ordered_by_value(make_folder: Callable[..., Path]) -> None:
+    assert folders.catalogue(make_folder(classes=("10", "9", "2"), count=1)).labels == ("2", "9", "10")
+
+
+def test_what_desktops_leave_behind_is_passed_over(make_folder: Callable[..., Path]) -> None:
+    root = make_folder(count=1)
+    (root / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
+    (root / "__MACOSX").mkdir()
+    (root / "README.txt").write_text("about these pictures")
+    assert [item.name for item in folders.catalogue(root).of("train")] == ["0.png", "0.png"]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"no data folder .*nowhere; expected 'digits' or a folder <root>/<split>"):
+        folders.catalogue(tmp_path / "nowhere")
+
+
+def test_class_folders_without_splits(make_folder: Callable[..., Path]) -> None:
+    root = make_folder() / "train"
+    with pytest.raises(
+        TrainingError, match=r"expected <root>/<split>/<class>/<file>.*cat, dog; move the class folders"
+    ):
+        folders.catalogue(root)
+
+
+def test_missing_test_split(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(TrainingError, match=r"received in .*photos: train; add the missing split"):
+        folders.catalogue(make_folder(splits=("train",)))
+
+
+def test_unknown_split(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(TrainingError, match=r"test, train, val;"):
+        folders.catalogue(make_folder(splits=("train", "val", "test")))
+
+
+def test_no_class(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    with pytest.raises(TrainingError, match=r"expected at least 2 classes .* received 0 \(none\)"):
+        folders.catalogue(tmp_path)
+
+
+def test_one_class(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(TrainingError, match=r"expected at least 2 classes in 'photos', received 1 \(cat\)"):
+        folders.catalogue(make_folder(classes=("cat",)))
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_class_with_no_picture(make_folder: Callable[..., Path], split: str) -> None:
+    root = make_folder(splits=("train", "validation", "test"))
+    for file in (root / split / "dog").iterdir():
+        file.unlink()
+    with pytest.raises(TrainingError, match=rf"every class of the {split} split of 'photos', received none in dog"):
+        folders.catalogue(root)
+
+
+@pytest.mark.parametrize(("split", "words"), [("test", "only in train: dog"), ("train", "only in test: dog")])
+def test_classes_differ_between_splits(make_folder: Callable[..., Path], split: str, words: str) -> None:
+    root = make_folder(classes=("cat", "cow", "dog"))
+    shutil.rmtree(root / split / "dog")
+    with pytest.raises(TrainingError, match=words):
+        folders.catalogue(root)
+
+
+def test_folder_inside_a_class(make_folder: Callable[..., Path]) -> None:
+    root = make_folder()
+    (root / "train" / "cat" / "kittens").mkdir()
+    with pytest.raises(TrainingError, match=r"expected only pictures in .*cat, received the folder kittens"):
+        folders.catalogue(root)

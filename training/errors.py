@@ -1,0 +1,13 @@
+"""What a user can get wrong, told in one line.
+
+    ShoalError
+    └── TrainingError     (settings, data, runs)
+
+The process that meets one exits with code 2.
+"""
+
+from server.errors import ShoalError
+
+
+class TrainingError(ShoalError):
+    """The settings, the data or a run folder are not usable: expected, received, what to do."""
