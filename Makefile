@@ -17,6 +17,7 @@ RUN ?= latest
 EPOCHS ?=
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
+WORK ?= build/demo
 ARGS ?=
 
 SERVE_STAMP := $(VENV)/.serve-installed
@@ -65,7 +66,7 @@ export: $(ALL_STAMP)  ## converts, quantizes and verifies the newest run of NAME
 
 .PHONY: demo
 demo: $(ALL_STAMP)  ## the whole way on embedded data: train, export, serve, classify
-	@$(PY) -m benchmarks demo
+	@$(PY) -m benchmarks demo --work $(WORK)
 
 .PHONY: bench
 bench: $(ALL_STAMP)  ## 100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms

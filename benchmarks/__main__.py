@@ -3,11 +3,20 @@
 import argparse
 import sys
 
-from benchmarks import demo, locust_run
+from benchmarks import balance, crashes, demo, idle, locust_run, overload, reloads, stops
 
 COMMANDS = {
     "demo": (demo, "train, export, serve and classify, and compare the served accuracy with the verified one"),
     "locust": (locust_run, "100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms"),
+    "idle": (idle, "one request at a time: what is added to the bare ONNX Runtime call"),
+    "overload": (overload, "twice what the server can do: goodput, latency of accepted, speed of refusals"),
+    "reloads": (reloads, "100 new versions under half load: failures, memory"),
+    "stops": (stops, "SIGTERM under full load, 20 times: requests lost"),
+    "crashes": (crashes, "kill -9 of one worker of two under load: what is lost, how soon it is back"),
+    "balance": (
+        balance,
+        "gRPC and HTTP connections on two workers: are both cores busy, does each worker do its share",
+    ),
 }
 EXAMPLES = """\
 examples:
@@ -30,7 +39,7 @@ def main() -> int:
         module.add_arguments(commands.add_parser(name, help=text, description=text))
     arguments = parser.parse_args()
     try:
-        return int(COMMANDS[arguments.command][0].run(arguments))
+        return int(COMMANDS[arguments.command][0].run_command(arguments))
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2

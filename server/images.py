@@ -7,6 +7,8 @@ cannot drift apart. Pure: no state, no event loop, safe to call from any thread.
 """
 
 import io
+import struct
+import warnings
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +20,12 @@ from server.errors import UnsupportedImage
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS: Final = 64_000_000  # 8000 × 8000: larger than any camera's, small enough to decode in 200 MB
+UNKNOWN_PIXELS: Final = 1 << 62
 RESIZE: Final = "bilinear-antialias"  # the manifest's name for what `decode` does
+
+_PNG_SIZE: Final = slice(16, 24)
+_JPEG_MARKER: Final = 0xFF
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +76,47 @@ def decode(data: bytes | memoryview, spec: ImageSpec, *, max_pixels: int = MAX_P
             return _to_rows(image, spec)
     except UnidentifiedImageError:
         raise UnsupportedImage(_unknown(data)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (UnsupportedImage, MemoryError):
+        raise
+    except Exception as error:  # Pillow lets many kinds out of damaged files, an IFDRational's TypeError for one
         raise UnsupportedImage(f"the picture cannot be decoded: {error}; send an undamaged file") from error
+
+
+def load_formats() -> None:
+    """Has Pillow load its decoders now; otherwise the first file that is no picture does, and takes 80 ms for it.
+
+    Also silences its remarks about damaged files: `decode` raises where it matters.
+    """
+    Image.init()
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def header_pixels(data: bytes | memoryview) -> int:
+    """How many pixels an encoded picture has by its header, at a tenth of the cost of opening it.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        Width × height of a JPEG or PNG file; `UNKNOWN_PIXELS` for anything else, broken files included. A hint for
+        where to decode, never a check.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= _PNG_SIZE.stop:
+        width, height = struct.unpack(">II", data[_PNG_SIZE])
+        return int(width * height)
+    return _jpeg_pixels(data) if data[:2] == b"\xff\xd8" else UNKNOWN_PIXELS
+
+
+def _jpeg_pixels(data: bytes | memoryview) -> int:
+    # Segments follow one another as 0xFF, marker, length (2 bytes, itself included); a frame header holds the size.
+    position = 2
+    while position + 9 <= len(data) and data[position] == _JPEG_MARKER:
+        marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return int(width * height)
+        position += 2 + length
+    return UNKNOWN_PIXELS
 
 
 def _refuse_bomb(image: Image.Image, max_pixels: int) -> None:
@@ -108,7 +154,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 def _to_8_bits(image: Image.Image) -> Image.Image:
     samples = np.asarray(image)
     if samples.dtype.kind == "f":
-        return Image.fromarray(np.clip(samples, 0, 255).astype(np.uint8))
+        return Image.fromarray(np.clip(np.nan_to_num(samples), 0, 255).astype(np.uint8))
     return Image.fromarray((np.clip(samples, 0, 65_535).astype(np.uint32) >> 8).astype(np.uint8))
 
 

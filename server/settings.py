@@ -3,12 +3,22 @@
 Precedence, weakest first: default < YAML file (`--config FILE` or SHOAL_CONFIG) < SHOAL_* variable < flag.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
 
+ENV_PREFIX: Final = "SHOAL_"
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Provider = Literal["cpu", "cuda", "openvino"]
 
@@ -16,26 +26,67 @@ Provider = Literal["cpu", "cuda", "openvino"]
 class Settings(BaseSettings):
     """How one server runs. Immutable once read."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SHOAL_", frozen=True, extra="forbid", cli_kebab_case=True, cli_implicit_flags=True
-    )
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    config: Path | None = Field(None, description="YAML file of settings, named as here: `http_port: 9000`.")
 
     models: Path = Field(Path("models"), description="Folder of bundles: <models>/<name>/<version>/.")
     default_model: str = Field(
         "", description="Model for requests that name none; empty: the only one, or the first by name."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
-    http_port: Port = Field(8000, description="HTTP port; 0 lets the system choose one.")
-    grpc_port: Port = Field(8001, description="gRPC port; 0 lets the system choose one.")
-
-    providers: tuple[Provider, ...] = Field(
-        ("cpu",),
-        description="Execution providers allowed, best first. An unavailable one is an error unless one follows it.",
-    )
     variant: str = Field(
         "auto", description="Which graph of a bundle to serve: auto (the fastest verified one here), float32, int8, ..."
     )
+    versions: str = Field(
+        "latest",
+        description="Versions to load of each model without a policy.json: latest, latest:N, all, or a list: 3,4.",
+    )
+    model_control: Literal["poll", "none", "explicit"] = Field(
+        "poll", description="poll: follow the models folder. none: load once. explicit: load what is asked for."
+    )
+    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Models to load at the start with --model-control explicit."
+    )
+    poll_interval_s: float = Field(
+        0.5, gt=0, le=1, description="How often the models folder is looked at, policies included, in seconds."
+    )
+
+    rollback_window_s: float = Field(
+        120,
+        ge=0,
+        description="How long a new version is on probation, the one before kept loaded; in seconds, 0: never.",
+    )
+    rollback_min_requests: int = Field(20, ge=1, description="Fewer requests than this prove nothing of a new version.")
+    rollback_max_error_rate: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of requests that may fail beyond those that failed with the version before.",
+    )
+    rollback_max_latency_ratio: float = Field(
+        4, ge=1, description="How many times as long as with the version before its batches may take."
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    http_port: Port = Field(8000, description="HTTP port; 0 lets the system choose one.")
+    grpc_port: Port = Field(8001, description="gRPC port; 0 lets the system choose one.")
+    ports_file: Path | None = Field(
+        None, description='File to write {"http": port, "grpc": port, "pid": process} to once the server is ready.'
+    )
+
+    providers: Annotated[tuple[Provider, ...], NoDecode] = Field(
+        ("cpu",),
+        description="Execution providers allowed, best first, joined by commas."
+        " An unavailable one is an error unless one follows it.",
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Serving processes. 0: one for each core that affinity and cgroup quota leave. 1: no supervisor.",
+    )
     intra_op_threads: int = Field(1, ge=1, le=256, description="ONNX Runtime threads for one batch, in each worker.")
+    decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode large pictures, in each worker.")
 
     latency_budget_ms: float = Field(
         200, gt=0, description="Budget of a request that names no deadline of its own, in milliseconds."
@@ -46,12 +97,15 @@ class Settings(BaseSettings):
     )
     max_queue_rows: int = Field(4096, ge=1, description="Rows that may wait for one model version.")
     max_queue_bytes: int = Field(256 << 20, ge=1, description="Bytes of rows that may wait for one model version.")
+
     max_body_bytes: int = Field(
         16 << 20, ge=1, description="Size of a request at most, after decompression, HTTP and gRPC alike."
     )
     max_image_pixels: int = Field(64_000_000, ge=1, description="Pixels of an uploaded picture at most, by its header.")
+    stream_window: int = Field(
+        64, ge=1, le=4096, description="Requests of one gRPC stream that are worked on at the same time."
+    )
 
-    poll_interval_s: float = Field(0.5, gt=0, description="How often the models folder is looked at, in seconds.")
     drain_grace_s: float = Field(
         0, ge=0, description="After SIGTERM: unready but still accepting for so long, in seconds."
     )
@@ -66,7 +120,54 @@ class Settings(BaseSettings):
         "auto", description="auto: console on a terminal, JSON otherwise."
     )
 
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _split_preload(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
     @field_validator("providers", mode="before")
     @classmethod
     def _split_providers(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not names:
+            raise ValueError("a list of providers such as cuda,cpu")
+        return tuple(str(name).strip() for name in names)
+
+    @model_validator(mode="after")
+    def _check_ports_differ(self) -> Self:
+        if self.http_port == self.grpc_port != 0:
+            raise ValueError("two different ports for HTTP and gRPC")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  a .env file is for make and compose to read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  Kubernetes mounts secrets as variables here
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables, then the YAML file that either of them names."""
+        assert isinstance(init_settings, InitSettingsSource)
+        path = init_settings.init_kwargs.get("config") or os.environ.get(ENV_PREFIX + "CONFIG")
+        file = (YamlConfigSettingsSource(settings_cls, yaml_file=Path(path)),) if path else ()
+        return init_settings, env_settings, *file
+
+
+# How --help and docs/settings.md arrange the settings; each is in exactly one group.
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "What to serve": ("models", "default_model", "variant", "versions", "model_control", "preload", "poll_interval_s"),
+    "Taking a new version back": (
+        "rollback_window_s",
+        "rollback_min_requests",
+        "rollback_max_error_rate",
+        "rollback_max_latency_ratio",
+    ),
+    "Where to listen": ("host", "http_port", "grpc_port", "ports_file"),
+    "What runs the model": ("workers", "providers", "intra_op_threads", "decode_threads"),
+    "Latency and batches": ("latency_budget_ms", "max_batch_rows", "max_delay_ms", "max_queue_rows", "max_queue_bytes"),
+    "Limits": ("max_body_bytes", "max_image_pixels", "stream_window"),
+    "Stopping": ("drain_grace_s", "drain_timeout_s"),
+    "Logs and configuration": ("log_level", "log_format", "config"),
+}

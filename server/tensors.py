@@ -5,7 +5,7 @@ codec ──InferRequest──▶ service ──rows──▶ batcher ──rows
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,31 +110,48 @@ class Timing:
     infer_us: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Pixels as the plain interfaces send them: bare numbers, to be fitted to the model's image input.
+
+    Args:
+        values: The numbers, in the shape they came in.
+        scale: The range they are in, or "" where the caller did not say and the values must tell.
+    """
+
+    values: Array
+    scale: Literal["", "0-1", "0-255"] = ""
+
+
 @dataclass(slots=True)
 class InferRequest:
     """A request as every transport hands it to the service.
 
-    Either `inputs` or `images` holds the payload.
+    One of `inputs`, `images` and `numbers` holds the payload.
 
     Args:
         model: The model's name; empty for the server's default.
         version: The version asked for, or None for the one that the traffic policy chooses.
         inputs: Tensors by input name, rows first.
         images: Encoded pictures, to be decoded for the model's image input; one row each.
+        numbers: Pixels as bare numbers, to be fitted to the model's image input.
         request_id: Names the request in logs and in its answer.
         deadline: When the answer stops being worth anything; None for the server's default budget.
         priority: Lower runs earlier; the default is 0.
-        key: What an A/B policy keeps together (a user's or a session's name); empty for the request id.
+        key: What an A/B policy keeps together (a user's or a session's name); empty draws at random.
+        protocol: The wire format it came by, for metrics.
     """
 
     model: str = ""
     version: int | None = None
     inputs: Mapping[str, Array] = field(default_factory=dict)
     images: tuple[bytes | memoryview, ...] = ()
+    numbers: Numbers | None = None
     request_id: str = ""
     deadline: Deadline | None = None
     priority: int = 0
     key: str = ""
+    protocol: str = ""
 
 
 @dataclass(slots=True)
@@ -147,6 +164,7 @@ class InferResponse:
         variant: Which of the version's graphs ran ("float32", "int8", ...).
         outputs: Tensors by output name, one row for each of the request's.
         timing: Where the time went.
+        labels: The version's class names, in the order of its classes; empty where it has none.
     """
 
     model: str
@@ -154,6 +172,7 @@ class InferResponse:
     variant: str
     outputs: Mapping[str, Array]
     timing: Timing = Timing()
+    labels: tuple[str, ...] = ()
 
 
 def _spell(shape: tuple[int, ...]) -> str:

@@ -1,0 +1,257 @@
+"""HTTP load that does not itself become the limit: raw keep-alive connections on uvloop, about 20 µs of CPU a request.
+
+Closed loop: each connection sends its next request when the answer is there; measures what a server can do at most.
+Open loop: requests are sent at random times of a Poisson process whether or not earlier ones were answered, and the
+time of a request counts from when it was due; measures what clients feel. It never waits for the server, so it cannot
+hide that the server is late (the "coordinated omission" of closed loops).
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+GONE: Final = 0  # the status of a request whose connection ended before its answer
+OK: Final = 200
+REFUSED: Final = 429
+OPEN_AT_MOST: Final = 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request ready to send, and how to know its right answer.
+
+    Args:
+        request: The whole HTTP request.
+        right: Bytes that a right answer contains; empty where any answer will do.
+    """
+
+    request: bytes
+    right: bytes = b""
+
+
+@dataclass
+class Tally:
+    """What became of the requests.
+
+    Args:
+        due_s: When each was due, on the monotonic clock.
+        took_s: From then to its answer.
+        status: HTTP status; 0 where the connection ended before the answer.
+        right: Whether the answer was right.
+    """
+
+    due_s: list[float] = field(default_factory=list)
+    took_s: list[float] = field(default_factory=list)
+    status: list[int] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+
+    def add(self, due_s: float, took_s: float, status: int, *, right: bool) -> None:
+        """Adds one request."""
+        self.due_s.append(due_s)
+        self.took_s.append(took_s)
+        self.status.append(status)
+        self.right.append(right)
+
+    def summary(self, budget_s: float = 0.2) -> dict[str, Any]:
+        """Counts by status, and quantiles in milliseconds of answered and of refused requests.
+
+        Args:
+            budget_s: Right answers within it count as good.
+        """
+        took, status, right = np.array(self.took_s), np.array(self.status), np.array(self.right, bool)
+        answered = status == OK
+        length_s = max(self.due_s) - min(self.due_s) if len(self.due_s) > 1 else 0.0
+        good = int((answered & right & (took <= budget_s)).sum())
+        return {
+            "requests": len(took),
+            "seconds": round(length_s, 3),
+            "by_status": {str(key): count for key, count in sorted(Counter(self.status).items())},
+            "wrong": int((answered & ~right).sum()),
+            "good_per_s": round(good / length_s, 1) if length_s else 0.0,
+            "answered_ms": quantiles_ms(took[answered]),
+            "refused_ms": quantiles_ms(took[status == REFUSED]),
+        }
+
+
+def quantiles_ms(seconds: NDArray[np.float64]) -> dict[str, float]:
+    """Median, p90, p99 and maximum, in milliseconds; empty for no values."""
+    if not len(seconds):
+        return {}
+    values = np.quantile(seconds, [0.5, 0.9, 0.99, 1.0]) * 1000
+    return dict(zip(("p50", "p90", "p99", "max"), values.round(3).tolist(), strict=True))
+
+
+def post(url: str, body: bytes, content_type: str, *, right: bytes = b"", headers: Sequence[str] = ()) -> Question:
+    """A POST request.
+
+    Args:
+        url: Where to.
+        body: What.
+        content_type: Of the body.
+        right: Bytes that a right answer contains.
+        headers: Further header lines.
+    """
+    parts = urlsplit(url)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return Question("\r\n".join([*lines, "", ""]).encode() + body, right)
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with at most one request under way."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._transport: asyncio.Transport | None = None
+        self.closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+
+    def ask_nowait(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
+        """Sends a request; the future gives status and body, or status 0 when the connection ends first."""
+        assert self._transport is not None
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._buffer.clear()
+        self._transport.write(request)
+        return self._waiting
+
+    def data_received(self, data: bytes) -> None:
+        """Collects the answer, and settles the request when it is whole."""
+        self._buffer += data
+        head_end = self._buffer.find(b"\r\n\r\n")
+        if head_end < 0:
+            return
+        head = bytes(self._buffer[:head_end]).lower()
+        at = head.find(b"content-length: ")
+        length = int(head[at + 16 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(self._buffer) < head_end + 4 + length:
+            return
+        self.closing = b"connection: close" in head
+        self._settle(int(head[9:12]), bytes(self._buffer[head_end + 4 :]))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Settles what was under way as unanswered."""
+        self.closing = True
+        self._settle(GONE, b"")
+
+    def close(self) -> None:
+        """Closes the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _settle(self, status: int, body: bytes) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result((status, body))
+
+
+async def connect(url: str) -> Connection:
+    """Opens a connection to the server of a URL.
+
+    Raises:
+        OSError: Nobody listens there.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
+    return connection
+
+
+async def closed_loop(
+    url: str, questions: Sequence[Question], *, connections: int, seconds: float, tally: Tally | None = None
+) -> Tally:
+    """Keeps so many requests under way for so long.
+
+    Args:
+        url: The server.
+        questions: Asked in turn.
+        connections: How many clients.
+        seconds: How long.
+        tally: Where to count; a new one by default.
+    """
+    tally = Tally() if tally is None else tally
+    end_s = time.monotonic() + seconds
+    asked = itertools.cycle(questions)
+
+    async def client() -> None:
+        connection = await connect(url)
+        while (due_s := time.monotonic()) < end_s:
+            question = next(asked)
+            status, body = await connection.ask_nowait(question.request)
+            tally.add(due_s, time.monotonic() - due_s, status, right=question.right in body)
+            if connection.closing:
+                connection.close()
+                try:
+                    connection = await connect(url)
+                except OSError:
+                    return
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(connections)))
+    return tally
+
+
+async def open_loop(
+    url: str, questions: Sequence[Question], *, rate_per_s: float, seconds: float, seed: int = 0, warm: int = 64
+) -> Tally:
+    """Sends requests at the times of a Poisson process.
+
+    Args:
+        url: The server.
+        questions: Asked in turn.
+        rate_per_s: Mean arrivals in a second.
+        seconds: How long.
+        seed: Of the arrival times.
+        warm: Connections opened beforehand; more are opened when all are busy, up to 1,024.
+
+    Raises:
+        RuntimeError: All 1,024 connections are busy: the server neither answers nor refuses.
+    """
+    tally, idle = Tally(), deque([await connect(url) for _ in range(warm)])
+    generator = random.Random(seed)  # noqa: S311  arrival times need no secrecy
+    asked, tasks = itertools.cycle(questions), set[asyncio.Task[None]]()
+
+    async def ask(due_s: float, question: Question, connection: Connection | None) -> None:
+        connection = connection or await connect(url)
+        status, body = await connection.ask_nowait(question.request)
+        tally.add(due_s, time.monotonic() - due_s, status, right=question.right in body)
+        if connection.closing:
+            connection.close()
+        else:
+            idle.append(connection)
+
+    due_s = time.monotonic()
+    end_s = due_s + seconds
+    while (due_s := due_s + generator.expovariate(rate_per_s)) < end_s:
+        # Below a millisecond the loop's own timers are no finer; requests due at once are sent at once.
+        while (ahead_s := due_s - time.monotonic()) > 0:  # noqa: ASYNC110  time itself is what is awaited
+            await asyncio.sleep(ahead_s if ahead_s > 1e-3 else 0)  # noqa: PLR2004
+        if len(tasks) >= OPEN_AT_MOST:
+            raise RuntimeError(f"{OPEN_AT_MOST} requests wait for an answer: the server neither answers nor refuses")
+        while idle and idle[0].closing:
+            idle.popleft()
+        task = asyncio.get_running_loop().create_task(ask(due_s, next(asked), idle.popleft() if idle else None))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    for connection in idle:
+        connection.close()
+    return tally

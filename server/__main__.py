@@ -1,0 +1,75 @@
+"""`python -m server`: reads the settings, says what to open, and serves until a signal."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from server.cli import read_settings
+from server.cores import available_cores
+from server.errors import StartupError
+from server.settings import Settings
+
+USER_ERROR = 2
+INTERRUPTED = 130  # as a shell tells of a process that Ctrl-C ended
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the server.
+
+    Args:
+        arguments: The command line without the program's name; None for this process's own.
+
+    Returns:
+        The exit code: 0 after a drain, 2 when it cannot start as asked.
+    """
+    try:
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+        _serve(settings)
+    except StartupError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:  # before it was ready; later a signal drains
+        return INTERRUPTED
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    # Imported where it is used: ONNX Runtime and gRPC take seconds to import on a busy machine. Neither --help nor the
+    # supervisor, which holds no model, should pay for them.
+    from server.links import inherited  # noqa: PLC0415
+    from server.logs import set_up_logs  # noqa: PLC0415
+
+    link = inherited()
+    set_up_logs(settings.log_level, settings.log_format)
+    workers = settings.workers or available_cores()
+    if link is not None:
+        from server.worker import work  # noqa: PLC0415
+
+        _run(work(settings, *link))
+    elif workers > 1:
+        from server.supervisor import supervise  # noqa: PLC0415
+
+        _run(supervise(settings, workers))
+    else:
+        from server.app import serve  # noqa: PLC0415
+
+        _run(serve(settings))
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  absent on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+"""What a supervisor and a worker say to each other, over one socket pair.
+
+    supervisor ──ping, accept + connection, render + stream, rejected, drain, stop──▶ worker
+               ◀──ready, failed, pong, rejected, metrics + stream────────────────────
+               ◀──connections closed: one number in shared memory────────────────────
+
+Messages are JSON objects in packets of a SOCK_SEQPACKET pair, so they stay whole and in order: every connection given
+before `stop` is served before the worker ends. An end that goes away is read as end of file by the other.
+"""
+
+import asyncio
+import json
+import mmap
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+PACKET_BYTES: Final = 16_384
+# Where a worker finds its ends: a variable of its own, not one of Settings.
+WORKER_VARIABLE: Final = "SHOALWORKER"
+
+Message = dict[str, Any]
+
+
+class Counter:
+    """One number that one process writes and another reads, in memory both map."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Maps the counter.
+
+        Args:
+            descriptor: A memory file of 8 bytes, from `Counter.create` or inherited.
+        """
+        self.descriptor = descriptor
+        self._map = mmap.mmap(descriptor, 8)
+        self._cell = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def create(cls) -> Self:
+        """A new counter at 0."""
+        descriptor = os.memfd_create("shoal-counter")
+        os.ftruncate(descriptor, 8)
+        return cls(descriptor)
+
+    @property
+    def value(self) -> int:
+        """The number now."""
+        return self._cell[0]
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._cell[0] = value
+
+    def close(self) -> None:
+        """Unmaps the memory and closes its file."""
+        self._cell.release()
+        self._map.close()
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One end of a pair.
+
+    Args:
+        end: A non-blocking SOCK_SEQPACKET socket.
+        closed: How many of the connections given to the worker have ended since.
+    """
+
+    end: socket.socket
+    closed: Counter
+
+    def send(self, message: Message, connection: socket.socket | None = None) -> None:
+        """Sends one message, and a connection with it.
+
+        Raises:
+            BlockingIOError: The other end does not read.
+            OSError: The other end is gone.
+        """
+        packet = json.dumps(message).encode()
+        if connection is None:
+            self.end.send(packet)
+        else:
+            socket.send_fds(self.end, [packet], [connection.fileno()])
+
+    def receive_nowait(self) -> tuple[Message, socket.socket | None] | None:
+        """The next message with the connection that came with it, or None when the other end is gone.
+
+        Raises:
+            BlockingIOError: There is none yet.
+        """
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self.end, PACKET_BYTES, 1)
+        except ConnectionError:
+            return None
+        if not packet:
+            return None
+        connection = socket.socket(fileno=descriptors[0]) if descriptors else None
+        return json.loads(packet), connection
+
+    def close(self) -> None:
+        """Closes this end."""
+        self.end.close()
+        self.closed.close()
+
+
+def make_pair() -> tuple[Link, socket.socket]:
+    """A link for the supervisor, and the socket that its worker inherits."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here.settimeout(0)
+    # Room for a burst of connections while the worker is in a batch; the kernel doubles it.
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return Link(here, Counter.create()), there
+
+
+def spell_ends(there: socket.socket, closed: Counter, grpc_port: int) -> str:
+    """What to put in `WORKER_VARIABLE` for a worker that inherits both descriptors."""
+    return json.dumps({"end": there.fileno(), "closed": closed.descriptor, "grpc_port": grpc_port})
+
+
+def inherited() -> tuple[Link, int] | None:
+    """The worker's link and gRPC port, or None in a process that no supervisor started."""
+    spelled = os.environ.pop(WORKER_VARIABLE, None)
+    if spelled is None:
+        return None
+    ends = json.loads(spelled)
+    end = socket.socket(fileno=ends["end"])
+    end.settimeout(0)
+    return Link(end, Counter(ends["closed"])), ends["grpc_port"]
+
+
+async def read_all(stream: socket.socket) -> bytes:
+    """Reads a stream to its end and closes it."""
+    loop, parts = asyncio.get_running_loop(), bytearray()
+    with stream:
+        stream.settimeout(0)
+        while part := await loop.sock_recv(stream, 1 << 16):
+            parts += part
+    return bytes(parts)

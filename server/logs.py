@@ -1,0 +1,50 @@
+"""Logging, set up once at the entry point: event names with keys, as JSON for machines or coloured text for people.
+
+Answered requests are not logged; metrics count them. Where a request is logged its id is there, from `contextvars`.
+"""
+
+import logging
+import sys
+from typing import Final, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def set_up_logs(level: str, style: str, stream: TextIO | None = None) -> None:
+    """Sends structlog's and the standard library's logs to one place in one form.
+
+    Args:
+        level: Least level that is written: "debug", "info", "warning" or "error".
+        style: "json", "console", or "auto": console where the stream is a terminal.
+        stream: Where to; standard error by default, so that standard output stays for answers.
+    """
+    stream = stream or sys.stderr
+    as_text = style == "console" or (style == "auto" and stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        if as_text
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    # Libraries speak up only for what matters: their notes at a level below are for their own developers.
+    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)

@@ -1,0 +1,296 @@
+"""The one door that every transport uses.
+
+InferRequest ──choose a version──▶ lease ──pictures or numbers to rows──▶ admit ──batch──▶ InferResponse
+               │                          │                               │        └ Overloaded, DeadlineExceeded,
+               │                          │                               │          InferenceFailed
+               │                          │                               └ Overloaded, DeadlineExceeded
+               │                          └ InvalidInput, UnsupportedImage, Overloaded
+               └ ModelNotFound, ModelNotReady
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from protos.bundle_pb2 import Manifest
+from server.admission import Admission
+from server.deadline import Deadline
+from server.decode_pool import DecodePool
+from server.errors import InvalidInput, ModelNotFound
+from server.golden import read_golden
+from server.images import ImageSpec
+from server.metrics import OK, Metrics, ServedVersion
+from server.pixels import to_rows, to_tensor
+from server.shadow import Shadows
+from server.shelf import VersionState
+from server.tensors import Array, InferRequest, InferResponse, TensorSpec, Timing
+from server.versions import LoadedModel
+
+_US: Final = 1e6
+
+
+class ModelSource(Protocol):
+    """Where models come from; `server.models.Models` is one."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether any model can answer."""
+
+    @property
+    def default_model(self) -> str:
+        """The model of requests that name none."""
+
+    @property
+    def loaded(self) -> Sequence[LoadedModel]:
+        """Every version that can be chosen."""
+
+    def choose(self, name: str, version: int | None = None, key: str = "") -> LoadedModel:
+        """The version that answers a request."""
+
+    def shadow(self, answered: LoadedModel, key: str = "") -> LoadedModel | None:
+        """The version that should compute an answered request too, unseen."""
+
+    def index(self) -> Sequence[VersionState]:
+        """The state of every version."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What is known of a loaded version.
+
+    Args:
+        name: The model's name.
+        version: Its number.
+        variant: The graph in use.
+        providers: ONNX Runtime's execution providers in use.
+        labels: Class names; empty where it has none.
+        image: What its image input takes, or None.
+        inputs: What the graph takes.
+        outputs: What the graph answers.
+        costs_s: Measured seconds of a batch, by its rows.
+        manifest: What export wrote, or None for a plain `model.onnx`.
+    """
+
+    name: str
+    version: int
+    variant: str
+    providers: tuple[str, ...]
+    labels: tuple[str, ...]
+    image: ImageSpec | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    costs_s: Mapping[int, float]
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the server is.
+
+    Args:
+        status: "ok", "loading" (no model can answer yet) or "draining" (it is stopping).
+        ready: Whether it should be sent requests.
+        uptime_s: Seconds since it began.
+        model: The model of requests that name none; empty where there is none.
+        version: The version of it that answers by default; None where there is none.
+    """
+
+    status: str
+    ready: bool
+    uptime_s: float
+    model: str
+    version: int | None
+
+
+class Service:
+    """Answers requests with the models of one source.
+
+    Args:
+        models: Where models come from.
+        pool: Decodes pictures.
+        admission: Refuses what would be late.
+        metrics: Counts.
+        shadows: Compares versions that compute requests unseen.
+        budget_s: Of a request that has no deadline, in seconds.
+        clock: Seconds on the deadlines' clock.
+    """
+
+    def __init__(
+        self,
+        models: ModelSource,
+        pool: DecodePool,
+        *,
+        admission: Admission,
+        metrics: Metrics,
+        shadows: Shadows,
+        budget_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models = models
+        self._pool = pool
+        self._admission = admission
+        self._metrics = metrics
+        self._shadows = shadows
+        self._budget_s = budget_s
+        self._clock = clock
+        self._started_s = clock()
+        self.draining = False
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answers one request.
+
+        Args:
+            request: Its payload, and what it wants of whom by when.
+
+        Returns:
+            The outputs of its own rows, all of one version.
+
+        Raises:
+            ShoalError: See this module's picture; `server.errors` tells the classes apart.
+        """
+        now_s = self._clock()
+        name, version, outcome, timing = "", 0, OK, None
+        try:
+            model = self._models.choose(request.model, request.version, request.key)
+            name, version = model.name, model.version
+            with model.lease():
+                response = await self._answer(request, model, now_s)
+            timing = response.timing
+        except BaseException as error:
+            outcome = type(error).__name__
+            raise
+        else:
+            return response
+        finally:
+            self._metrics.record(request.protocol, name, version, outcome, self._clock() - now_s, timing)
+
+    def describe(self, name: str = "", version: int | None = None) -> ModelDescription:
+        """What is known of a version.
+
+        Args:
+            name: The model's; empty for the default one.
+            version: The version; None for the one that would answer.
+
+        Raises:
+            ModelNotFound: There is no such model or version.
+            ModelNotReady: It is not loaded.
+        """
+        model = self._models.choose(name, version)
+        return ModelDescription(
+            name=model.name,
+            version=model.version,
+            variant=model.variant,
+            providers=tuple(model.executor.providers),
+            labels=model.labels,
+            image=model.image,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            costs_s=dict(model.executor.costs),
+            manifest=model.bundle.manifest,
+        )
+
+    async def example(self, name: str = "", version: int | None = None, number: int = 0) -> bytes:
+        """One of the encoded pictures that a bundle brings with it.
+
+        Args:
+            name: The model's; empty for the default one.
+            version: The version; None for the one that would answer.
+            number: Which of them; any number will do.
+
+        Raises:
+            ModelNotFound: There is no such model or version, or its bundle has no pictures.
+        """
+        model = self._models.choose(name, version)
+        with model.lease():
+            golden = await asyncio.to_thread(read_golden, model.bundle)
+        if golden is None or not golden.encoded:
+            raise ModelNotFound(f"the bundle of '{model.name}' version {model.version} brings no pictures to try")
+        return golden.encoded[number % len(golden.encoded)]
+
+    def index(self) -> Sequence[VersionState]:
+        """The state of every version of every model."""
+        return self._models.index()
+
+    def served(self) -> list[ServedVersion]:
+        """Every loaded version, for metrics."""
+        return [
+            ServedVersion(
+                model.name,
+                model.version,
+                model.variant,
+                tuple(model.executor.providers),
+                model.batcher.statistics(),
+                dict(model.executor.costs),
+            )
+            for model in self._models.loaded
+        ]
+
+    def health(self) -> Health:
+        """How the server is."""
+        ready = self._models.ready and not self.draining
+        status = "draining" if self.draining else "ok" if ready else "loading"
+        name = self._models.default_model
+        versions = [model.version for model in self._models.loaded if model.name == name]
+        return Health(status, ready, self._clock() - self._started_s, name, max(versions, default=None))
+
+    async def _answer(self, request: InferRequest, model: LoadedModel, now_s: float) -> InferResponse:
+        deadline = request.deadline or Deadline(now_s + self._budget_s)
+        inputs: Mapping[str, Array]
+        if request.images:
+            inputs = await self._decode(request, model, deadline, now_s)
+            decode_s = self._clock() - now_s
+        else:
+            inputs, decode_s = _tensors(request, model), 0.0
+            self._admission.admit(model.batcher, _count_rows(inputs, model), deadline, now_s, priority=request.priority)
+        answer = await model.batcher.submit(inputs, deadline=deadline, priority=request.priority)
+        shadow = self._models.shadow(model, request.key)
+        if shadow is not None:
+            self._shadows.mirror(shadow, model.version, inputs, answer.outputs)
+        timing = Timing(round(decode_s * _US), round(answer.queue_s * _US), round(answer.infer_s * _US))
+        return InferResponse(model.name, model.version, model.variant, answer.outputs, timing, model.labels)
+
+    async def _decode(
+        self, request: InferRequest, model: LoadedModel, deadline: Deadline, now_s: float
+    ) -> dict[str, Array]:
+        if model.image is None:
+            raise InvalidInput(
+                f"expected tensors for '{model.name}' ({_spell_inputs(model)}), received pictures; only a bundle whose"
+                " manifest has preprocessing takes pictures"
+            )
+        # Before decoding: what is refused should not have cost its decoding first.
+        self._admission.admit(model.batcher, len(request.images), deadline, now_s, priority=request.priority)
+        return {model.bundle.image_input: await self._pool.rows(request.images, model.image, deadline)}
+
+
+def _tensors(request: InferRequest, model: LoadedModel) -> Mapping[str, Array]:
+    if request.numbers is not None:
+        if model.image is not None:
+            return {model.bundle.image_input: to_rows(request.numbers, model.image)}
+        if len(model.inputs) != 1:
+            raise InvalidInput(f"expected inputs by name for '{model.name}' ({_spell_inputs(model)}), received numbers")
+        return {model.inputs[0].name: to_tensor(request.numbers, model.inputs[0])}
+    _check_inputs(request.inputs, model)
+    return request.inputs
+
+
+def _check_inputs(inputs: Mapping[str, Array], model: LoadedModel) -> None:
+    if inputs.keys() != {spec.name for spec in model.inputs}:
+        received = ", ".join(f"'{name}'" for name in inputs) or "none"
+        raise InvalidInput(f"expected the inputs {_spell_inputs(model)} of '{model.name}', received {received}")
+    for spec in model.inputs:
+        spec.validate(inputs[spec.name])
+    rows = {inputs[spec.name].shape[0] for spec in model.inputs if spec.batched}
+    if rows == {0}:
+        raise InvalidInput("expected at least one row, received none")
+    if len(rows) > 1:
+        raise InvalidInput(f"expected as many rows in each input, received {sorted(rows)}")
+
+
+def _count_rows(inputs: Mapping[str, Array], model: LoadedModel) -> int:
+    return next((inputs[spec.name].shape[0] for spec in model.inputs if spec.batched), 1)
+
+
+def _spell_inputs(model: LoadedModel) -> str:
+    return ", ".join(f"'{spec.name}' {spec.datatype}{list(spec.shape)}" for spec in model.inputs)

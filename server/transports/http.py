@@ -1,0 +1,165 @@
+"""HTTP: sockets, headers, and errors of every kind as one shape. What is served is said in `http_routes`.
+
+connection ──▶ aiohttp ──▶ envelope: request id, problem+json, Server-Timing ──▶ a handler of `http_routes`
+"""
+
+import asyncio
+import json
+import logging
+import math
+import socket
+import time
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from server.errors import InvalidInput, Overloaded, ShoalError
+from server.metrics import Metrics
+from server.service import Service
+from server.tensors import Timing
+from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING
+from server.transports.http_routes import ROUTES, too_large
+from server.transports.request_ids import request_id_of
+from server.transports.status import message_of, status_of
+
+BACKLOG: Final = 1024
+PROBLEM: Final = "application/problem+json"
+# How long a kept connection that is idle at a stop may still bring the request that its client was just sending. Each
+# such connection is told to close with that answer.
+LINGER_S: Final = 0.1
+POLL_S: Final = 0.02  # while stopping only
+
+log = structlog.get_logger()
+
+
+class HttpTransport:
+    """Serves HTTP on one socket, or on connections that are handed in.
+
+    Args:
+        service: Answers.
+        metrics: What /metrics shows.
+        max_body_bytes: Size of a body at most, after decompression.
+        drain_timeout_s: How long accepted requests may take to finish at a stop.
+    """
+
+    def __init__(self, service: Service, metrics: Metrics, *, max_body_bytes: int, drain_timeout_s: float) -> None:
+        self._drain_timeout_s = drain_timeout_s
+        self._running = 0
+        self._app = web.Application(client_max_size=max_body_bytes, middlewares=[self._envelope])
+        self._app[SERVICE] = service
+        self._app[METRICS] = metrics
+        self._app[BODY_LIMIT] = max_body_bytes
+        for route in ROUTES:
+            add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post
+            add(route.path, route.handler)
+        # aiohttp logs a trace for each client that speaks no HTTP; who wants to could fill a disk with it.
+        quiet = logging.getLogger("server.http")
+        quiet.setLevel(logging.CRITICAL)
+        self._runner = web.AppRunner(
+            self._app, access_log=None, logger=quiet, handler_cancellation=True, shutdown_timeout=drain_timeout_s
+        )
+
+    async def start(self, listening: socket.socket | None = None) -> None:
+        """Gets ready, and accepts connections where there is a socket for it.
+
+        Args:
+            listening: A bound socket; None where connections are handed to `adopt`.
+        """
+        await self._runner.setup()
+        if listening is not None:
+            await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._runner.server.connections) if self._runner.server is not None else 0
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serves a connection that someone else has accepted."""
+        assert self._runner.server is not None
+        await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, connection)
+
+    async def stop(self) -> None:
+        """Accepts nothing more, finishes what was accepted, and closes every connection."""
+        for site in list(self._runner.sites):
+            await site.stop()
+        server = self._runner.server
+        if server is not None and server.connections:
+            await asyncio.sleep(LINGER_S)
+        # aiohttp's own clean-up drops what still arrives, and with it requests whose bodies are on their way.
+        give_up_s = time.monotonic() + self._drain_timeout_s
+        while self._running and time.monotonic() < give_up_s:  # noqa: ASYNC110  an event would cost every request
+            await asyncio.sleep(POLL_S)
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        started_s = time.perf_counter()
+        request_id = request[REQUEST_ID] = request_id_of(request.headers.get("X-Request-Id"))
+        self._running += 1
+        try:
+            response = await handler(request)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and everyone else goes on
+            response = _problem(error, request_id, request)
+        finally:
+            self._running -= 1
+        headers = response.headers
+        headers["Server"] = "Shoal"
+        headers["X-Request-Id"] = request_id
+        headers["Server-Timing"] = _spell_timing(request.get(TIMING), time.perf_counter() - started_s)
+        if request.app[SERVICE].draining:
+            response.force_close()
+        return response
+
+
+def _spell_timing(timing: Timing | None, total_s: float) -> str:
+    total = f"total;dur={total_s * 1e3:.3f}"
+    if timing is None:
+        return total
+    return (
+        f"decode;dur={timing.decode_us / 1e3:.3f}, queue;dur={timing.queue_us / 1e3:.3f},"
+        f" infer;dur={timing.infer_us / 1e3:.3f}, {total}"
+    )
+
+
+def _problem(error: Exception, request_id: str, request: web.Request) -> web.Response:
+    """An error as RFC 9457 has it."""
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        error = too_large(request.app[BODY_LIMIT])
+    if isinstance(error, web.HTTPException):
+        return _http_problem(error, request_id, request)
+    if isinstance(error, (web.RequestPayloadError, HttpProcessingError, ConnectionError)):
+        error = InvalidInput(f"expected a whole body, received one that cannot be read: {error}")
+    status = status_of(error)
+    if not isinstance(error, ShoalError):
+        log.error("request failed", request_id=request_id, path=request.path, exc_info=error)
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # it can tell whole seconds only
+    return _respond(status.http, status.kind, status.title, message_of(error), request_id, headers)
+
+
+def _http_problem(error: web.HTTPException, request_id: str, request: web.Request) -> web.Response:
+    headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+    detail = error.reason
+    if isinstance(error, web.HTTPNotFound):
+        detail = f"there is nothing at {request.path[:200]}; GET /routes lists what there is"
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        detail = f"expected {headers['Allow'].replace(',', ' or ')}, received {error.method[:20]}"
+    return _respond(error.status, error.reason.lower().replace(" ", "-"), error.reason, detail, request_id, headers)
+
+
+def _respond(status: int, kind: str, title: str, detail: str, request_id: str, headers: dict[str, str]) -> web.Response:
+    document = {
+        "type": f"urn:shoal:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    # A detail may quote what a client sent, which need not be valid Unicode.
+    body = json.dumps(document).encode("ascii")
+    return web.Response(status=status, body=body, content_type=PROBLEM, headers=headers)

@@ -1,0 +1,15 @@
+"""Names under which the HTTP application keeps what its handlers share."""
+
+from typing import Final
+
+from aiohttp import web
+
+from server.metrics import Metrics
+from server.service import Service
+from server.tensors import Timing
+
+SERVICE: Final = web.AppKey("service", Service)
+METRICS: Final = web.AppKey("metrics", Metrics)
+BODY_LIMIT: Final = web.AppKey("body_limit", int)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+TIMING: Final = web.RequestKey("timing", Timing)

@@ -1,0 +1,230 @@
+"""What the plain HTTP interface serves: one table of routes, and a handler for each."""
+
+import importlib.metadata
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from server.deadline import Deadline
+from server.errors import InvalidInput, PayloadTooLarge
+from server.metrics import CONTENT_TYPE
+from server.service import ModelDescription
+from server.tensors import TensorSpec
+from server.transports.codecs.plain import decode_request, encode_response, read_top_k
+from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING
+
+PAGE: Final = Path(__file__).parent.parent / "web" / "index.html"
+MAX_BUDGET_MS: Final = 3_600_000
+MAX_VERSION: Final = 10**18
+
+
+class Route(NamedTuple):
+    """One line of `GET /routes`.
+
+    Args:
+        method: The HTTP method; GET answers HEAD too.
+        path: Its path, with names in braces.
+        handler: Answers it.
+        summary: What it is for.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    summary: str
+
+
+async def get_page(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  every handler takes one
+    """Answers `GET /`."""
+    return web.FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
+
+
+async def get_health(request: web.Request) -> web.Response:
+    """Answers `GET /health` and `GET /health/ready`: 503 until a model is loaded and from the start of a stop."""
+    health = request.app[SERVICE].health()
+    return _json(
+        {
+            "status": health.status,
+            "model_loaded": health.ready or health.version is not None,
+            "model": health.model or None,
+            "version": health.version,
+            "uptime_s": round(health.uptime_s, 3),
+            "shoal_version": shoal_version(),
+        },
+        status=200 if health.ready else 503,
+    )
+
+
+async def get_live(request: web.Request) -> web.Response:
+    """Answers `GET /health/live`: 200 as long as the event loop turns."""
+    return _json({"status": "alive", "uptime_s": round(request.app[SERVICE].health().uptime_s, 3)})
+
+
+async def get_model_info(request: web.Request) -> web.Response:
+    """Answers `GET /model-info`."""
+    service = request.app[SERVICE]
+    model = service.describe(request.query.get("model", ""), _read_version(request))
+    states = [
+        {"name": state.name, "version": state.version, "state": state.state, "reason": state.reason}
+        for state in service.index()
+    ]
+    return _json(_spell_model(model) | {"versions": states})
+
+
+async def get_example(request: web.Request) -> web.Response:
+    """Answers `GET /example`: one of the pictures that the bundle brings with it, as its file was."""
+    service = request.app[SERVICE]
+    number = request.query.get("number", "0")
+    if not number.isascii() or not number.isdigit():
+        raise InvalidInput(f"expected a whole number, received {number[:40]!r}")
+    data = await service.example(request.query.get("model", ""), _read_version(request), int(number[:9]))
+    return web.Response(body=data, content_type="application/octet-stream")
+
+
+async def get_routes(request: web.Request) -> web.Response:  # noqa: ARG001
+    """Answers `GET /routes`."""
+    return _json({"routes": [{"method": r.method, "path": r.path, "summary": r.summary} for r in ROUTES]})
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """Answers `GET /metrics`."""
+    return web.Response(body=await request.app[METRICS].render_all(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def post_predict(request: web.Request) -> web.Response:
+    """Answers `POST /predict` and `POST /predict/{model}`."""
+    deadline = _read_deadline(request)
+    body = await _read_body(request)
+    service, request_id = request.app[SERVICE], request[REQUEST_ID]
+    try:
+        plain = decode_request(body, request.headers.get("Content-Type", ""))
+        top_k = read_top_k(request.query["top_k"]) if "top_k" in request.query else plain.top_k
+        infer = plain.infer
+        infer.version = _read_version(request)
+    except InvalidInput as error:
+        request.app[METRICS].record("http", "", 0, type(error).__name__, 0.0)
+        raise
+    infer.model = request.match_info.get("model") or request.query.get("model", "")
+    infer.request_id, infer.deadline, infer.protocol = request_id, deadline, "http"
+    response = await service.infer(infer)
+    request[TIMING] = response.timing
+    return web.Response(body=encode_response(response, top_k, request_id), content_type="application/json")
+
+
+ROUTES: Final = (
+    Route("GET", "/", get_page, "a page to try the model with"),
+    Route("GET", "/health", get_health, "whether it is ready, and what answers"),
+    Route("GET", "/health/live", get_live, "whether the process lives"),
+    Route("GET", "/health/ready", get_health, "whether it should be sent requests"),
+    Route("GET", "/model-info", get_model_info, "what a model takes, answers and was measured to do"),
+    Route("GET", "/example", get_example, "a picture to try the model with"),
+    Route("GET", "/routes", get_routes, "this list"),
+    Route("GET", "/metrics", get_metrics, "numbers for Prometheus"),
+    Route("POST", "/predict", post_predict, "classify pictures or numbers with the default model"),
+    Route("POST", "/predict/{model}", post_predict, "classify with the model of that name"),
+)
+
+
+def too_large(limit_bytes: int) -> PayloadTooLarge:
+    """The error for a body over the limit."""
+    return PayloadTooLarge(
+        f"expected a body of at most {limit_bytes:,} bytes, received more; send fewer or smaller pictures, or raise"
+        " --max-body-bytes"
+    )
+
+
+def shoal_version() -> str:
+    """The version of this software, or "unknown" where it runs from a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("shoal")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+async def _read_body(request: web.Request) -> bytes:
+    limit = request.app[BODY_LIMIT]
+    if (request.content_length or 0) > limit:  # before a byte of it is read
+        raise too_large(limit)
+    return await request.read()
+
+
+def _read_deadline(request: web.Request) -> Deadline | None:
+    text = request.headers.get("X-Latency-Budget-Ms")
+    if text is None:
+        return None
+    try:
+        budget_ms = float(text)
+    except ValueError:
+        budget_ms = -1.0
+    if not 0 < budget_ms <= MAX_BUDGET_MS:
+        raise InvalidInput(
+            f"expected X-Latency-Budget-Ms above 0 and at most {MAX_BUDGET_MS:,} milliseconds, received {text[:40]!r}"
+        )
+    return Deadline.after(budget_ms / 1e3, now_s=time.monotonic())
+
+
+def _read_version(request: web.Request) -> int | None:
+    text = request.query.get("version")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < MAX_VERSION:
+        raise InvalidInput(f"expected a version as a whole number above 0, received {text[:40]!r}")
+    return int(text)
+
+
+def _spell_model(model: ModelDescription) -> dict[str, Any]:
+    manifest = model.manifest
+    document: dict[str, Any] = {
+        "name": model.name,
+        "version": model.version,
+        "variant": model.variant,
+        "providers": model.providers,
+        "labels": model.labels,
+        "input_shape": model.inputs[0].shape if model.inputs else (),
+        "output_shape": model.outputs[0].shape if model.outputs else (),
+        "inputs": [_spell_tensor(spec) for spec in model.inputs],
+        "outputs": [_spell_tensor(spec) for spec in model.outputs],
+        "batch_cost_ms": {str(rows): round(cost_s * 1e3, 4) for rows, cost_s in model.costs_s.items()},
+    }
+    if manifest is None:
+        return document
+    preprocessing = manifest.preprocessing
+    return document | {
+        "architecture": manifest.architecture,
+        "framework": manifest.framework,
+        "parameters": manifest.parameters,
+        "created_at": manifest.created_at,
+        "metrics": dict(manifest.training.metrics),
+        "variants": [
+            {
+                "name": variant.name,
+                "accuracy": variant.accuracy,
+                "agreement": variant.agreement,
+                "size_bytes": variant.size_bytes,
+                "images_per_s": variant.images_per_s,
+            }
+            for variant in manifest.variants
+        ],
+        "preprocessing": {
+            "height_px": preprocessing.height,
+            "width_px": preprocessing.width,
+            "channels": preprocessing.channels,
+            "resize": preprocessing.resize,
+            "scale": preprocessing.scale,
+            "offset": preprocessing.offset,
+        },
+        "training": {"run": manifest.training.run, "epochs": manifest.training.epochs, "seed": manifest.training.seed},
+        "dataset": {"source": manifest.dataset.source, "rows": dict(manifest.dataset.rows)},
+    }
+
+
+def _spell_tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+
+
+def _json(document: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")

@@ -1,0 +1,81 @@
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from server import links
+from server.links import Counter, Link, inherited, make_pair, spell_ends
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Link, Link]]:
+    here, there = make_pair()
+    there.settimeout(0)
+    other = Link(there, Counter(os.dup(here.closed.descriptor)))
+    yield here, other
+    here.close()
+    other.close()
+
+
+def test_messages_arrive_whole_and_in_order(pair: tuple[Link, Link]) -> None:
+    here, there = pair
+    for number in range(50):
+        here.send({"op": "ping", "number": number})
+    received = [there.receive_nowait() for _ in range(50)]
+    assert [message for message, _ in filter(None, received)] == [{"op": "ping", "number": n} for n in range(50)]
+    with pytest.raises(BlockingIOError):
+        there.receive_nowait()
+
+
+def test_a_connection_travels_with_its_message(pair: tuple[Link, Link]) -> None:
+    here, there = pair
+    client, accepted = socket.socketpair()
+    with client, accepted:
+        here.send({"op": "accept"}, accepted)
+    received = there.receive_nowait()
+    assert received is not None
+    message, connection = received
+    assert message == {"op": "accept"}
+    assert connection is not None
+    # the client was closed above, so its end of file proves that this is the same connection
+    with connection:
+        assert connection.recv(1) == b""
+
+
+def test_an_end_that_goes_away_reads_as_none(pair: tuple[Link, Link]) -> None:
+    here, there = pair
+    here.end.close()
+    assert there.receive_nowait() is None
+
+
+def fill(link: Link) -> None:
+    for _ in range(100_000):
+        link.send({"op": "ping"})
+
+
+def test_a_full_link_does_not_block(pair: tuple[Link, Link]) -> None:
+    with pytest.raises(BlockingIOError):
+        fill(pair[0])
+
+
+def test_the_counter_is_shared(pair: tuple[Link, Link]) -> None:
+    here, there = pair
+    there.closed.value += 7
+    assert here.closed.value == 7
+
+
+def test_a_worker_inherits_its_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = make_pair()
+    own = Counter(os.dup(here.closed.descriptor))
+    monkeypatch.setenv(links.WORKER_VARIABLE, spell_ends(there, own, 8001))
+    there.detach()
+    found = inherited()
+    assert found is not None
+    link, grpc_port = found
+    assert grpc_port == 8001
+    link.closed.value = 3
+    assert here.closed.value == 3
+    assert inherited() is None
+    link.close()
+    here.close()
