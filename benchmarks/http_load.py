@@ -11,7 +11,7 @@ import itertools
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 GONE: Final = 0  # the status of a request whose connection ended before its answer
 OK: Final = 200
 REFUSED: Final = 429
-OPEN_AT_MOST: Final = 1024
+TICK_S: Final = 1e-3
+BURST: Final = 16  # sent at once before answers are read again
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,15 @@ def post(url: str, body: bytes, content_type: str, *, right: bytes = b"", header
     return Question("\r\n".join([*lines, "", ""]).encode() + body, right)
 
 
+Answered = Callable[["Connection", int, bytes], None]
+
+
 class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._buffer = b""
+        self._answered: Answered | None = None
         self._transport: asyncio.Transport | None = None
         self.closing = False
 
@@ -125,13 +129,27 @@ class Connection(asyncio.Protocol):
         """Keeps the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
+    def send_nowait(self, request: bytes, answered: Answered) -> None:
+        """Sends a request.
+
+        Args:
+            request: The whole of it.
+            answered: Called with this connection, status and body; status 0 when the connection ends first.
+        """
+        assert self._transport is not None
+        self._answered, self._buffer = answered, b""
+        self._transport.write(request)
+
     def ask_nowait(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
         """Sends a request; the future gives status and body, or status 0 when the connection ends first."""
-        assert self._transport is not None
-        self._waiting = asyncio.get_running_loop().create_future()
-        self._buffer.clear()
-        self._transport.write(request)
-        return self._waiting
+        future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+
+        def settle(_: Connection, status: int, body: bytes) -> None:
+            if not future.done():
+                future.set_result((status, body))
+
+        self.send_nowait(request, settle)
+        return future
 
     def data_received(self, data: bytes) -> None:
         """Collects the answer, and settles the request when it is whole."""
@@ -139,13 +157,13 @@ class Connection(asyncio.Protocol):
         head_end = self._buffer.find(b"\r\n\r\n")
         if head_end < 0:
             return
-        head = bytes(self._buffer[:head_end]).lower()
+        head = self._buffer[:head_end].lower()
         at = head.find(b"content-length: ")
         length = int(head[at + 16 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         if len(self._buffer) < head_end + 4 + length:
             return
         self.closing = b"connection: close" in head
-        self._settle(int(head[9:12]), bytes(self._buffer[head_end + 4 :]))
+        self._settle(int(head[9:12]), self._buffer[head_end + 4 :])
 
     def connection_lost(self, _: Exception | None) -> None:
         """Settles what was under way as unanswered."""
@@ -158,9 +176,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _settle(self, status: int, body: bytes) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result((status, body))
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(self, status, body)
 
 
 async def connect(url: str) -> Connection:
@@ -210,7 +228,7 @@ async def closed_loop(
 
 
 async def open_loop(
-    url: str, questions: Sequence[Question], *, rate_per_s: float, seconds: float, seed: int = 0, warm: int = 64
+    url: str, questions: Sequence[Question], *, rate_per_s: float, seconds: float, seed: int = 0, connections: int = 512
 ) -> Tally:
     """Sends requests at the times of a Poisson process.
 
@@ -220,38 +238,66 @@ async def open_loop(
         rate_per_s: Mean arrivals in a second.
         seconds: How long.
         seed: Of the arrival times.
-        warm: Connections opened beforehand; more are opened when all are busy, up to 1,024.
-
-    Raises:
-        RuntimeError: All 1,024 connections are busy: the server neither answers nor refuses.
+        connections: Opened beforehand. A request that finds all of them busy waits for one, which its time counts in.
     """
-    tally, idle = Tally(), deque([await connect(url) for _ in range(warm)])
+    run = _OpenLoop(questions, deque([await connect(url) for _ in range(connections)]))
     generator = random.Random(seed)  # noqa: S311  arrival times need no secrecy
-    asked, tasks = itertools.cycle(questions), set[asyncio.Task[None]]()
-
-    async def ask(due_s: float, question: Question, connection: Connection | None) -> None:
-        connection = connection or await connect(url)
-        status, body = await connection.ask_nowait(question.request)
-        tally.add(due_s, time.monotonic() - due_s, status, right=question.right in body)
-        if connection.closing:
-            connection.close()
-        else:
-            idle.append(connection)
-
     due_s = time.monotonic()
     end_s = due_s + seconds
     while (due_s := due_s + generator.expovariate(rate_per_s)) < end_s:
-        # Below a millisecond the loop's own timers are no finer; requests due at once are sent at once.
-        while (ahead_s := due_s - time.monotonic()) > 0:  # noqa: ASYNC110  time itself is what is awaited
-            await asyncio.sleep(ahead_s if ahead_s > 1e-3 else 0)  # noqa: PLR2004
-        if len(tasks) >= OPEN_AT_MOST:
-            raise RuntimeError(f"{OPEN_AT_MOST} requests wait for an answer: the server neither answers nor refuses")
-        while idle and idle[0].closing:
-            idle.popleft()
-        task = asyncio.get_running_loop().create_task(ask(due_s, next(asked), idle.popleft() if idle else None))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
-    for connection in idle:
-        connection.close()
-    return tally
+        # The loop's timers are no finer than a millisecond, and spinning would take a core from the server: what falls
+        # due within one tick is sent together, and its time counts from when each was due.
+        while (ahead_s := due_s - time.monotonic()) > 0:
+            await asyncio.sleep(max(ahead_s, TICK_S))
+        run.send(due_s)
+        if run.sent % BURST == 0:
+            await asyncio.sleep(0)
+    await run.finished(url)
+    return run.tally
+
+
+class _OpenLoop:
+    def __init__(self, questions: Sequence[Question], idle: deque[Connection]) -> None:
+        self.tally = Tally()
+        self.sent = 0
+        self._asked = itertools.cycle(questions)
+        self._idle = idle
+        self._all = list(idle)
+        self._late: deque[float] = deque()
+        self._under_way = 0
+        self._done = asyncio.Event()
+
+    def send(self, due_s: float) -> None:
+        """Sends the next question on a free connection, or when there is one."""
+        self.sent += 1
+        if not self._idle:
+            self._late.append(due_s)
+            return
+        connection, question = self._idle.popleft(), next(self._asked)
+        self._under_way += 1
+
+        def answered(connection: Connection, status: int, body: bytes) -> None:
+            self._under_way -= 1
+            self.tally.add(due_s, time.monotonic() - due_s, status, right=question.right in body)
+            if connection.closing:
+                connection.close()
+            else:
+                self._idle.append(connection)
+                if self._late:
+                    self.send(self._late.popleft())
+                    self.sent -= 1
+            if not self._under_way and not self._late:
+                self._done.set()
+
+        connection.send_nowait(question.request, answered)
+
+    async def finished(self, url: str) -> None:
+        """Waits for the answers that are missing, and closes all connections."""
+        while self._under_way or self._late:
+            self._done.clear()
+            if not self._under_way:  # the server has closed every connection
+                self._idle.append(await connect(url))
+                self.send(self._late.popleft())
+            await self._done.wait()
+        for connection in self._all:
+            connection.close()

@@ -156,7 +156,11 @@ async def _open_transports(
     reuse_port: bool,
 ) -> tuple[HttpTransport, GrpcTransport, int]:
     http = HttpTransport(
-        service, metrics, max_body_bytes=settings.max_body_bytes, drain_timeout_s=settings.drain_timeout_s
+        service,
+        metrics,
+        max_body_bytes=settings.max_body_bytes,
+        drain_timeout_s=settings.drain_timeout_s,
+        budget_s=settings.latency_budget_ms / 1e3,
     )
     grpc_transport = GrpcTransport(
         service,

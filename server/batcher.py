@@ -318,7 +318,8 @@ class Batcher:
     async def _wait_for_rows(self) -> bool:
         """Waits up to `max_delay_s` for a full batch. Returns whether it waited."""
         delay_s = self._queue.oldest_submitted_s() + self._options.max_delay_s - self._clock()
-        if delay_s <= 0 or self._closed or self._queue.rows >= self._pace.limit_rows:
+        # Infinite where every ticket has just been cancelled: there is nobody to wait for.
+        if not 0 < delay_s < math.inf or self._closed or self._queue.rows >= self._pace.limit_rows:
             return False
         self._fuller = asyncio.get_running_loop().create_future()
         try:

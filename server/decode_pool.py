@@ -131,11 +131,7 @@ class DecodePool:
             job.add_done_callback(partial(self._forget, len(part)))
             jobs.append(job)
         self._pooled += len(images)
-        try:
-            await asyncio.gather(*jobs)
-        finally:
-            for job in jobs:
-                job.cancel()
+        await asyncio.gather(*jobs)
 
     def _forget(self, count: int, _: asyncio.Future[None]) -> None:
         self._pending -= count

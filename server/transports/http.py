@@ -16,12 +16,14 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from server.congestion import Congestion
 from server.errors import InvalidInput, Overloaded, ShoalError
 from server.metrics import Metrics
 from server.service import Service
 from server.tensors import Timing
 from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING
 from server.transports.http_routes import ROUTES, too_large
+from server.transports.http_shedding import SheddingHandler
 from server.transports.request_ids import request_id_of
 from server.transports.status import message_of, status_of
 
@@ -43,9 +45,12 @@ class HttpTransport:
         metrics: What /metrics shows.
         max_body_bytes: Size of a body at most, after decompression.
         drain_timeout_s: How long accepted requests may take to finish at a stop.
+        budget_s: What a request that names no deadline has.
     """
 
-    def __init__(self, service: Service, metrics: Metrics, *, max_body_bytes: int, drain_timeout_s: float) -> None:
+    def __init__(
+        self, service: Service, metrics: Metrics, *, max_body_bytes: int, drain_timeout_s: float, budget_s: float
+    ) -> None:
         self._drain_timeout_s = drain_timeout_s
         self._running = 0
         self._app = web.Application(client_max_size=max_body_bytes, middlewares=[self._envelope])
@@ -55,6 +60,9 @@ class HttpTransport:
         for route in ROUTES:
             add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post
             add(route.path, route.handler)
+        self._metrics = metrics
+        self._congestion = Congestion(budget_s)
+        self._listening: asyncio.Server | None = None
         # aiohttp logs a trace for each client that speaks no HTTP; who wants to could fill a disk with it.
         quiet = logging.getLogger("server.http")
         quiet.setLevel(logging.CRITICAL)
@@ -70,7 +78,9 @@ class HttpTransport:
         """
         await self._runner.setup()
         if listening is not None:
-            await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
+            self._listening = await asyncio.get_running_loop().create_server(
+                self._handler, sock=listening, backlog=BACKLOG
+            )
 
     @property
     def connections(self) -> int:
@@ -79,13 +89,18 @@ class HttpTransport:
 
     async def adopt(self, connection: socket.socket) -> None:
         """Serves a connection that someone else has accepted."""
-        assert self._runner.server is not None
-        await asyncio.get_running_loop().connect_accepted_socket(self._runner.server, connection)
+        await asyncio.get_running_loop().connect_accepted_socket(self._handler, connection)
+
+    def _handler(self) -> SheddingHandler:
+        server = self._runner.server
+        assert server is not None
+        options = server._kwargs  # noqa: SLF001  what aiohttp's own factory, Server.__call__, passes on
+        return SheddingHandler(server, self._congestion, self._metrics, loop=asyncio.get_running_loop(), **options)
 
     async def stop(self) -> None:
         """Accepts nothing more, finishes what was accepted, and closes every connection."""
-        for site in list(self._runner.sites):
-            await site.stop()
+        if self._listening is not None:
+            self._listening.close()
         server = self._runner.server
         if server is not None and server.connections:
             await asyncio.sleep(LINGER_S)

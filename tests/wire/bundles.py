@@ -53,7 +53,7 @@ def expected_probabilities(level: float) -> np.ndarray:
     mean = np.float32(level) / 255
     scores = np.array([-20.0, 0.0, 20.0], np.float32) * mean + np.array([6.0, 0.0, -14.0], np.float32)
     exponents = np.exp(scores - scores.max())
-    return exponents / exponents.sum()
+    return np.asarray(exponents / exponents.sum(), np.float32)
 
 
 def _graph(height: int, width: int, channels: int, work: int) -> bytes:
@@ -64,7 +64,7 @@ def _graph(height: int, width: int, channels: int, work: int) -> bytes:
         helper.make_node("Gemm", ["means", "weights", "bias"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["probabilities" if not work else "quick"], axis=1),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "column": np.array([-1, 1], np.int64),
         "weights": np.array([[-20.0, 0.0, 20.0]], np.float32) / 255,
         "bias": np.array([6.0, 0.0, -14.0], np.float32),

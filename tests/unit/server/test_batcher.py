@@ -568,6 +568,17 @@ async def test_the_delay_counts_from_the_oldest_arrival_not_from_the_batch_befor
 
 
 @run
+async def test_a_cancel_before_the_delay_begins_does_not_make_it_endless() -> None:
+    batcher = make(Engine(), max_delay_s=5 * MS)
+    gone = submit(batcher, 0)
+    asyncio.get_running_loop().call_soon(gone.cancel)  # after it is queued, before the batcher's task first runs
+    await asyncio.sleep(0)
+    late = submit(batcher, 1)
+    assert (await late).queue_s <= 5 * MS
+    assert gone.cancelled()
+
+
+@run
 async def test_a_request_that_goes_during_the_delay_leaves_no_batch() -> None:
     engine = Engine()
     batcher = make(engine, max_delay_s=5 * MS)

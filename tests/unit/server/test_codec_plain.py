@@ -45,7 +45,8 @@ def test_numbers_beyond_bytes_are_floats(data: list[float]) -> None:
     st.randoms(use_true_random=False),
 )
 def test_any_box_of_numbers_comes_through(shape: tuple[int, ...], dtype: type, random: Any) -> None:
-    values = np.array([random.randrange(200) for _ in range(int(np.prod(shape)))], dtype).reshape(shape)
+    numbers = [random.randrange(200) for _ in range(int(np.prod(shape)))]
+    values: Any = np.array(numbers, dtype).reshape(shape)
     decoded = decode({"data": values.tolist()}).infer.numbers.values
     assert decoded.shape == shape
     assert np.array_equal(decoded, values)
@@ -150,6 +151,40 @@ def test_the_content_decides_where_the_type_does_not() -> None:
         decode_request(b"", "application/json")
 
 
+FORM = "multipart/form-data; boundary=limit"
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    pieces = [
+        f"--limit\r\nContent-Disposition: form-data; {about}\r\n\r\n".encode() + content for about, content in parts
+    ]
+    return b"\r\n".join([*pieces, b"--limit--"])
+
+
+def test_a_form_brings_files_under_any_name_and_options() -> None:
+    body = form(('name="a"; filename="a.png"', b"1"), ('name="top_k"', b"3"), ('name="b"', b"2"))
+    plain = decode_request(body, FORM)
+    assert plain.infer.images == (b"1", b"2")
+    assert plain.top_k == 3
+
+
+def test_a_file_may_be_called_like_an_option() -> None:
+    assert decode_request(form(('name="top_k"; filename="x.png"', b"1")), FORM).infer.images == (b"1",)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([('name="a"; filename="a.png"', b"")], "'a', received no bytes"),
+        ([('name="top_k"', b"3")], "at least one file"),
+        ([('name="top_k"', b"x")], "top_k"),
+    ],
+)
+def test_forms_without_pictures(parts: list[tuple[str, bytes]], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        decode_request(form(*parts), FORM)
+
+
 @pytest.mark.parametrize("value", [1, 1000, "7"])
 def test_top_k(value: object) -> None:
     assert read_top_k(value) == int(str(value))
@@ -185,6 +220,13 @@ def test_top_lists_the_best_first_and_equal_ones_in_order() -> None:
     ]
     assert len(orjson.loads(encode_response(answer([0.2, 0.5, 0.3]), 99, ""))["top"][0]) == 3
     assert [entry["class"] for entry in orjson.loads(encode_response(answer([0.2, 0.5, 0.3]), 1, ""))["top"][0]] == [1]
+
+
+def test_equal_ones_keep_their_order_however_many_there_are() -> None:
+    levels = [0.5 if number % 3 else 0.25 for number in range(200)]
+    top = orjson.loads(encode_response(answer(levels), 200, ""))["top"][0]
+    expected = [number for number in range(200) if number % 3] + list(range(0, 200, 3))
+    assert [entry["class"] for entry in top] == expected
 
 
 def test_a_class_without_a_name_goes_by_its_number() -> None:

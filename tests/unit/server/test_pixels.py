@@ -53,6 +53,7 @@ def numbers(*values: float, scale: str = "", dtype: type = np.float64) -> Number
         (numbers(0, 1, 1, 0, 0, 1, scale="0-1"), [0, 255, 255, 0, 0, 255]),
         (numbers(0, 1, 1, 0, 0, 1, scale="0-1", dtype=np.uint8), [0, 255, 255, 0, 0, 255]),
         (numbers(0, 1, 1, 0, 0, 1, scale="0-255"), [0, 1, 1, 0, 0, 1]),
+        (numbers(0, 1, 1, 0, 0, 1, scale="0-255", dtype=np.uint8), [0, 1, 1, 0, 0, 1]),
         (numbers(0, 0.4, 0.6, 99.5, 100.5, 254.9, scale="0-255"), [0, 0, 1, 100, 100, 255]),
         (numbers(0, 1, 1, 0, 0, 1, scale="0-255", dtype=np.int64), [0, 1, 1, 0, 0, 1]),
     ],

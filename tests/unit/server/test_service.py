@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from server import service
 from server.admission import Admission
 from server.batcher import Batcher, BatcherOptions
 from server.bundle import Bundle
@@ -25,6 +26,7 @@ from server.errors import (
     UnsupportedImage,
 )
 from server.executor import Executor
+from server.golden import Golden
 from server.images import ImageSpec
 from server.metrics import Metrics
 from server.service import Service
@@ -309,6 +311,15 @@ def test_descriptions(bench: Bench) -> None:
 def test_a_bundle_without_pictures_has_no_example(bench: Bench) -> None:
     with pytest.raises(ModelNotFound, match="brings no pictures"):
         asyncio.run(bench.service.example())
+
+
+def test_an_example_is_one_of_the_bundles_pictures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = Golden((b"first", b"second"), np.zeros((2, 2), np.float32), 0.1)
+    monkeypatch.setattr(service, "read_golden", lambda bundle: golden if bundle.name == "grey" else None)
+    assert asyncio.run(bench.service.example()) == b"first"
+    assert asyncio.run(bench.service.example(number=7)) == b"second"
+    with pytest.raises(ModelNotFound):
+        asyncio.run(bench.service.example("table"))
 
 
 def test_health(bench: Bench) -> None:

@@ -64,7 +64,7 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_does_no_harm(monkeypa
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        read_settings([]).http_port = 1  # type: ignore[misc]
+        read_settings([]).http_port = 1
 
 
 @pytest.mark.parametrize(

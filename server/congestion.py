@@ -1,0 +1,70 @@
+"""Whether this process itself, not the engine behind it, is what requests would wait for.
+
+Reading, parsing and answering cost a core more than a small model does. When requests come faster than that, they wait
+in socket buffers, where no queue of ours counts them. Little's law does: so many under way ÷ so many finished in a
+second is how long each takes, whatever it waits for.
+"""
+
+from typing import Final
+
+# Requests may always be under way in such number, so that a slow start cannot starve itself.
+FEWEST: Final = 32
+# Until a rate is known. A batch of the largest size and the next one fit several times.
+UNMEASURED: Final = 512
+WINDOW_S: Final = 0.1
+WEIGHT: Final = 0.3
+# The rest of the budget is for what a request has waited before it could be counted, and for noise.
+SHARE: Final = 0.25
+
+
+class Congestion:
+    """Counts requests under way, and knows how many may be.
+
+    Args:
+        budget_s: What a request that names no deadline has.
+    """
+
+    __slots__ = ("_began_s", "_finished", "_lowest", "_rate_per_s", "_target_s", "limit", "under_way")
+
+    def __init__(self, budget_s: float) -> None:
+        self._target_s = budget_s * SHARE
+        self._rate_per_s = 0.0
+        self._began_s = 0.0
+        self._finished = 0
+        self._lowest = 0
+        self.under_way = 0
+        self.limit = UNMEASURED
+
+    @property
+    def full(self) -> bool:
+        """Whether one more would come too late."""
+        return self.under_way >= self.limit
+
+    @property
+    def retry_after_s(self) -> float:
+        """When there is likely to be room again."""
+        return self._target_s
+
+    def enter(self) -> None:
+        """Counts a request that has arrived."""
+        self.under_way += 1
+
+    def leave(self, now_s: float, *, answered: bool) -> None:
+        """Counts one that is over.
+
+        Args:
+            now_s: The present, on a monotonic clock.
+            answered: Whether it was answered; refusals are quick, and say nothing of how long answers take.
+        """
+        self.under_way -= 1
+        self._finished += answered
+        self._lowest = min(self._lowest, self.under_way)
+        elapsed_s = now_s - self._began_s
+        if elapsed_s < WINDOW_S:
+            return
+        # Only a window that never ran out of work tells how fast work can be done.
+        if self._lowest >= FEWEST // 2 and elapsed_s < 10 * WINDOW_S:
+            rate_per_s = self._finished / elapsed_s
+            self._rate_per_s += (rate_per_s - self._rate_per_s) * (WEIGHT if self._rate_per_s else 1.0)
+            self.limit = max(FEWEST, int(self._rate_per_s * self._target_s))
+        self._began_s, self._finished, self._lowest = now_s, 0, self.under_way
