@@ -360,7 +360,7 @@ class Batcher:
         if len(spans) == 1:
             return Batch(spans, rows, own_rows(*spans[0]), None)
         slab = 1 if self._running is not None and self._running.slab == 0 else 0
-        return Batch(spans, rows, self._slabs.write(slab, spans), slab)
+        return Batch(spans, rows, self._slabs.write(slab, spans, rows), slab)
 
     async def _run(self, batch: Batch, previous_end_s: float | None) -> float:
         """Runs one batch and settles its tickets. Returns when it ended, on the clock."""

@@ -57,7 +57,7 @@ class Stacking:
         return abs(rows), n_bytes
 
     def _spell(self) -> str:
-        return ", ".join(spec.name for spec, _, _ in self._columns) or "none"
+        return ", ".join(spec.name for spec, _, _ in self._columns)
 
 
 class Slabs:
@@ -73,12 +73,13 @@ class Slabs:
         self._rows = rows
         self._slabs: dict[int, dict[str, Array]] = {}
 
-    def write(self, slab: int, spans: list[Span]) -> dict[str, Array]:
+    def write(self, slab: int, spans: list[Span], rows: int) -> dict[str, Array]:
         """Writes spans one behind the other.
 
         Args:
             slab: 0 or 1, one that no running batch lies in.
-            spans: What to write, no more rows than a batch holds.
+            spans: What to write.
+            rows: How many rows that is, no more than a batch holds.
 
         Returns:
             The written rows by input name: views of the slab.
@@ -86,14 +87,13 @@ class Slabs:
         targets = self._slabs.get(slab)
         if targets is None:
             targets = self._slabs[slab] = self._allocate()
-        stop = 0
         for name, target in targets.items():
             stop = 0
-            for ticket, first, rows in spans:
-                start, stop = stop, stop + rows
+            for ticket, first, count in spans:
+                start, stop = stop, stop + count
                 source = ticket.inputs[name]
-                target[start:stop] = source if rows == ticket.rows else source[first : first + rows]
-        return {name: target[:stop] for name, target in targets.items()}
+                target[start:stop] = source if count == ticket.rows else source[first : first + count]
+        return {name: target[:rows] for name, target in targets.items()}
 
     def detach(self, outputs: Mapping[str, Array], slab: int | None) -> Mapping[str, Array]:
         """Copies outputs that lie in the slab themselves, as those of an engine that hands its input through."""

@@ -171,8 +171,6 @@ class TicketQueue:
 
     def rows_ahead_of(self, priority: int) -> int:
         """Rows that would run before a ticket of this priority that came now."""
-        if len(self._order) == 1 and self._order[0] <= priority:
-            return self.rows
         return sum(self._lane_rows[lane] for lane in self._order if lane <= priority)
 
     def _waiting(self) -> Iterator[Ticket]:

@@ -115,6 +115,7 @@ class WorkerProcess:
             except BlockingIOError:
                 return
             if received is None:
+                self._stopping = True  # its end is closed, so it takes nothing more, whatever becomes of the process
                 asyncio.get_running_loop().remove_reader(self._link.end)
                 return
             self._handle(*received)

@@ -33,7 +33,7 @@ _ANSWER: Final = (
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 # A request that says any of these is for the whole machinery: it brings its own budget or name, or is not plain.
 _SPECIAL: Final = re.compile(
-    rb"\r\n(?:x-latency-budget-ms|x-request-id|expect|transfer-encoding|upgrade|connection:[ \t]*(?!keep-alive))",
+    rb"\r\n(?:x-latency-budget-ms|x-request-id|expect|transfer-encoding|upgrade|connection:(?![ \t]*keep-alive))",
     re.IGNORECASE,
 )
 FIRST_ERROR: Final = 400

@@ -106,6 +106,7 @@ async def test_requests_of_one_moment_share_a_batch_and_a_busy_engine_gathers_th
     batcher = make(engine)
     results = await asyncio.gather(*(submit(batcher, n) for n in range(6)))
     assert [len(inputs["x"]) for inputs in engine.given] == [4, 2]
+    assert {inputs["x"].dtype for inputs in engine.given} == {np.dtype(np.int64)}
     assert [round(result.queue_s / MS, 6) for result in results] == [0, 0, 0, 0, 1, 1]
     assert [int(result.outputs["y"][0, 0]) for result in results] == [1, 2, 3, 4, 5, 6]
 
@@ -176,6 +177,7 @@ async def test_a_more_urgent_request_overtakes_the_prepared_batch() -> None:
 
 @run
 async def test_more_rows_than_a_batch_are_split_and_rejoined() -> None:
+    await asyncio.sleep(1.0)
     engine = Engine()
     batcher = make(engine)
     small, large, last = submit(batcher, 0), submit(batcher, 10, rows=9), submit(batcher, 30, rows=2)
@@ -252,6 +254,8 @@ async def test_each_caller_gets_an_error_of_its_own() -> None:
         assert isinstance(error, InferenceFailed)
         assert str(error) == "the model failed on this batch: bad luck"
     assert batcher.statistics().failed == 2
+    await asyncio.gather(submit(batcher, 0), submit(batcher, 1), submit(batcher, 2), return_exceptions=True)
+    assert batcher.statistics().failed == 5
 
 
 @run
@@ -418,7 +422,7 @@ async def test_a_late_timer_lets_no_expired_row_into_a_batch() -> None:
 async def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
     batcher = make(Engine())
     await asyncio.sleep(1.0)
-    with pytest.raises(DeadlineExceeded, match="had passed before"):
+    with pytest.raises(DeadlineExceeded, match=r"^the deadline had passed before"):
         await submit(batcher, 0, deadline=Deadline(1.0))
     assert batcher.statistics().expired == 1
 
@@ -475,8 +479,25 @@ async def test_what_could_never_fit_is_too_large_not_overload() -> None:
 
 
 @run
+async def test_a_request_as_large_as_the_queue_waits_its_turn() -> None:
+    row_bytes = 8 * ROW_WIDTH
+    for bound in ({"max_queue_rows": 8}, {"max_queue_bytes": 8 * row_bytes}):
+        batcher = make(Engine(), **bound)
+        tasks = [submit(batcher, 0, rows=4)]
+        await asyncio.sleep(0.1 * MS)
+        tasks.append(submit(batcher, 4))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await submit(batcher, 10, rows=8)
+        with pytest.raises(DeadlineExceeded):
+            await submit(batcher, 10, rows=7, deadline=Deadline(now_s()))
+        tasks.append(submit(batcher, 10, rows=7))
+        await asyncio.gather(*tasks)
+
+
+@run
 async def test_a_request_without_rows_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="at least one row"):
+    with pytest.raises(InvalidInput, match=r"^expected at least one row"):
         await submit(make(Engine()), 0, rows=0)
 
 
@@ -600,7 +621,7 @@ async def test_close_answers_what_was_accepted_and_takes_no_more() -> None:
     await asyncio.sleep(0)
     await asyncio.gather(batcher.close(), batcher.close())
     assert all(task.done() and task.exception() is None for task in tasks)
-    with pytest.raises(Draining):
+    with pytest.raises(Draining, match=r"^this model version is being replaced .* again$"):
         await submit(batcher, 0)
     await batcher.close()
 
@@ -627,6 +648,9 @@ async def test_the_wait_is_predicted_from_the_queue_the_running_batch_and_the_co
     assert batcher.predicted_wait_s(1, priority=-1) == pytest.approx(16 * MS)
     assert batcher.predicted_wait_s(1, priority=-2) == pytest.approx(6 * MS)
     assert batcher.predicted_wait_s(1, priority=7) == pytest.approx(26 * MS)
+    tasks.append(submit(batcher, 30, rows=40, priority=1))
+    await asyncio.sleep(0)
+    assert batcher.predicted_wait_s(1) == pytest.approx(26 * MS)
     await asyncio.gather(*tasks)
 
 
@@ -652,21 +676,51 @@ async def test_a_batch_that_is_late_is_expected_to_take_as_long_again() -> None:
     await task
 
 
+class SlowerThanItSays(FakeEngine):
+    """Says 10 ms and takes 15."""
+
+    def cost_s(self, rows: int) -> float:
+        return 10 * MS
+
+    async def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        await asyncio.sleep(15 * MS)
+        return {"y": inputs["x"][:, 0], "z": inputs["x"]}
+
+
 @run
 async def test_the_time_between_batches_is_learnt_and_counts() -> None:
-    class Slow(FakeEngine):
-        def cost_s(self, rows: int) -> float:
-            return 10 * MS
-
-        async def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-            await asyncio.sleep(15 * MS)
-            return {"y": inputs["x"][:, 0]}
-
-    batcher = make(Slow())
+    batcher = make(SlowerThanItSays())
     await submit(batcher, 0)
     assert batcher.predicted_wait_s(9) == pytest.approx(20 * MS), "a single batch says nothing about two in a row"
     await asyncio.gather(*(submit(batcher, n) for n in range(12)))
     assert batcher.predicted_wait_s(9) == pytest.approx(30 * MS)
+
+
+@run
+async def test_full_batches_teach_the_pace_with_max_delay_too() -> None:
+    batcher = make(SlowerThanItSays(), max_delay_s=5 * MS)
+    await asyncio.gather(*(submit(batcher, n) for n in range(12)))
+    assert batcher.predicted_wait_s(9) == pytest.approx(30 * MS)
+
+
+@run
+async def test_time_spent_waiting_for_rows_does_not_count_as_pace() -> None:
+    batcher = make(SlowerThanItSays(), max_delay_s=100 * MS)
+    await asyncio.gather(submit(batcher, 0, rows=4), submit(batcher, 4))
+    assert len(batcher.statistics().batch_rows) == 2
+    assert batcher.predicted_wait_s(9) == pytest.approx(20 * MS)
+
+
+@run
+async def test_the_wait_of_requests_that_share_no_batch_is_one_batch_for_each() -> None:
+    spec = TensorSpec("x", "INT64", (-1, -1))
+    engine = FakeEngine(batch_s=10 * MS)
+    engine.inputs = (spec,)
+    batcher = make(engine)
+    tasks = [submit(batcher, n) for n in range(4)]
+    await asyncio.sleep(0)
+    assert batcher.predicted_wait_s(1) == pytest.approx(40 * MS)
+    await asyncio.gather(*tasks)
 
 
 @run

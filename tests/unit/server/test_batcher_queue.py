@@ -76,6 +76,14 @@ def test_a_dropped_ticket_leaves_no_rows_and_no_memory() -> None:
     assert not queue.drop(a), "a batch has it already"
 
 
+def test_a_dropped_tickets_rows_are_ahead_of_nobody() -> None:
+    a, b, c = ticket(2, priority=-1), ticket(3), ticket(4)
+    queue = filled(a, b, c)
+    queue.drop(b)
+    assert b.waiting_rows == 0
+    assert [queue.rows_ahead_of(priority) for priority in (-1, 0)] == [2, 6]
+
+
 def test_a_split_ticket_can_be_dropped_in_the_middle() -> None:
     a, b = ticket(5), ticket(1)
     queue = filled(a, b)

@@ -1,0 +1,71 @@
+from server.congestion import FEWEST, SHARE, UNMEASURED, Congestion
+
+BUDGET_S = 0.2
+
+
+def work(congestion: Congestion, *, per_s: float, seconds: float, under_way: int, from_s: float = 0.0) -> float:
+    """Answers requests at a steady rate while so many are always under way; returns the time after."""
+    while congestion.under_way < under_way:
+        congestion.enter()
+    now_s = from_s
+    for _ in range(int(per_s * seconds)):
+        now_s += 1 / per_s
+        congestion.enter()
+        congestion.leave(now_s, answered=True)
+    return now_s
+
+
+def test_the_limit_is_what_is_answered_in_a_share_of_the_budget() -> None:
+    congestion = Congestion(BUDGET_S)
+    work(congestion, per_s=4000, seconds=3, under_way=100)
+    assert abs(congestion.limit - 4000 * BUDGET_S * SHARE) <= 4000 * BUDGET_S * SHARE * 0.02
+
+
+def test_it_is_full_at_the_limit_and_not_below() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=4000, seconds=3, under_way=100)
+    while congestion.under_way < congestion.limit - 1:
+        congestion.enter()
+    full_below_it = congestion.full
+    congestion.enter()
+    assert not full_below_it
+    full_at_the_limit = congestion.full
+    congestion.leave(now_s, answered=True)
+    assert full_at_the_limit
+    assert not congestion.full
+
+
+def test_an_idle_server_learns_nothing_from_few_requests() -> None:
+    congestion = Congestion(BUDGET_S)
+    work(congestion, per_s=10, seconds=30, under_way=1)
+    assert congestion.limit == UNMEASURED
+
+
+def test_a_window_that_ran_out_of_work_does_not_count() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=4000, seconds=3, under_way=100)
+    learnt = congestion.limit
+    for _ in range(50):
+        while congestion.under_way:
+            congestion.leave(now_s, answered=True)
+        now_s = work(congestion, per_s=300, seconds=0.06, under_way=100, from_s=now_s)
+    assert congestion.limit >= learnt * 0.9
+
+
+def test_refusals_are_no_answers() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=4000, seconds=3, under_way=100)
+    learnt = congestion.limit
+    for _ in range(4000):
+        now_s += 1 / 4000
+        congestion.enter()
+        congestion.leave(now_s, answered=False)
+        congestion.enter()
+        congestion.leave(now_s, answered=True)
+    assert congestion.limit <= learnt * 1.02
+
+
+def test_a_slow_model_cannot_starve_itself() -> None:
+    congestion = Congestion(BUDGET_S)
+    work(congestion, per_s=100, seconds=5, under_way=100)
+    assert congestion.limit == FEWEST
