@@ -72,6 +72,13 @@ demo: $(ALL_STAMP)  ## the whole way on embedded data: train, export, serve, cla
 bench: $(ALL_STAMP)  ## 100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms
 	@$(PY) -m benchmarks locust --models $(MODELS) $(ARGS)
 
+RESILIENCE := idle overload reloads stops crashes balance
+.PHONY: bench-resilience $(RESILIENCE:%=bench-%)
+bench-resilience: $(RESILIENCE:%=bench-%)  ## the serving core's figures: overload, reloads, stops, crashes, balance
+
+$(RESILIENCE:%=bench-%): bench-%: $(ALL_STAMP)
+	@$(PY) -m benchmarks $* --models $(MODELS) --out benchmarks/results/$*.json $(ARGS)
+
 # ---- checks ----
 
 .PHONY: test

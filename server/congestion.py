@@ -12,7 +12,9 @@ FEWEST: Final = 32
 # Until a rate is known. A batch of the largest size and the next one fit several times.
 UNMEASURED: Final = 512
 WINDOW_S: Final = 0.1
-WEIGHT: Final = 0.3
+# A rate is learnt quickly and forgotten slowly: a limit that follows every dip down would hold the rate down itself.
+LEARN: Final = 0.5
+FORGET: Final = 0.05
 # The rest of the budget is for what a request has waited before it could be counted, and for noise.
 SHARE: Final = 0.25
 
@@ -65,6 +67,7 @@ class Congestion:
         # Only a window that never ran out of work tells how fast work can be done.
         if self._lowest >= FEWEST // 2 and elapsed_s < 10 * WINDOW_S:
             rate_per_s = self._finished / elapsed_s
-            self._rate_per_s += (rate_per_s - self._rate_per_s) * (WEIGHT if self._rate_per_s else 1.0)
+            weight = LEARN if rate_per_s > self._rate_per_s else FORGET
+            self._rate_per_s += (rate_per_s - self._rate_per_s) * (weight if self._rate_per_s else 1.0)
             self.limit = max(FEWEST, int(self._rate_per_s * self._target_s))
         self._began_s, self._finished, self._lowest = now_s, 0, self.under_way
