@@ -70,7 +70,7 @@ demo: $(ALL_STAMP)  ## the whole way on embedded data: train, export, serve, cla
 
 .PHONY: bench
 bench: $(ALL_STAMP)  ## 100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms
-	@$(PY) -m benchmarks locust --models $(MODELS) $(ARGS)
+	@$(PY) -m benchmarks locust --models $(MODELS) --out benchmarks/results/locust.json $(ARGS)
 
 RESILIENCE := idle overload reloads stops crashes balance
 .PHONY: bench-resilience $(RESILIENCE:%=bench-%)

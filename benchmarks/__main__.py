@@ -3,11 +3,13 @@
 import argparse
 import sys
 
-from benchmarks import balance, crashes, demo, idle, locust_run, overload, reloads, stops
+from benchmarks import accuracy, balance, crashes, demo, idle, locust_run, overload, reloads, retrain, stops
 
 COMMANDS = {
     "demo": (demo, "train, export, serve and classify, and compare the served accuracy with the verified one"),
     "locust": (locust_run, "100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms"),
+    "accuracy": (accuracy, "a data set's own files through a server, by JSON, upload and gRPC, against Keras"),
+    "retrain": (retrain, "make train export beside a server under locust: failures, and when the new version answers"),
     "idle": (idle, "one request at a time: what is added to the bare ONNX Runtime call"),
     "overload": (overload, "twice what the server can do: goodput, latency of accepted, speed of refusals"),
     "reloads": (reloads, "100 new versions under half load: failures, memory"),

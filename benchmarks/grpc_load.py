@@ -65,7 +65,7 @@ async def grpc_closed_loop(
     """
     tally, end_s, asked = GrpcTally(), time.monotonic() + seconds, itertools.cycle(requests_of(pictures))
 
-    async def client(stub: classifier_pb2_grpc.ClassifierAsyncStub) -> None:
+    async def client(stub: "classifier_pb2_grpc.ClassifierAsyncStub") -> None:
         while (started_s := time.monotonic()) < end_s:
             try:
                 await stub.Classify(next(asked), timeout=10)

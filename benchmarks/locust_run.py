@@ -57,25 +57,50 @@ def run_command(arguments: argparse.Namespace) -> int:
     return int(any(codes))
 
 
+def swarm_command(
+    protocol: str, models: Path, model: str, address: Address, users: int, seconds: int, folder: str
+) -> tuple[list[str], dict[str, str]]:
+    """The command that runs locust, and its environment.
+
+    Args:
+        protocol: "http" or "grpc".
+        models: Folder of bundles, for pictures to send.
+        model: Which model.
+        address: The server.
+        users: How many, all from the start.
+        seconds: How long.
+        folder: Where its statistics go; `read_rows` reads them.
+    """
+    environment = {"SHOAL_BENCH_MODELS": str(models), "SHOAL_BENCH_MODEL": model, "SHOAL_BENCH_GRPC": address.grpc}
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), USERS[protocol], "--headless", "--only-summary"]
+    command += ["-u", str(users), "-r", str(users), "-t", f"{seconds}s", "--host", address.http]
+    command += ["--csv", f"{folder}/stats", "--loglevel", "WARNING", "--reset-stats"]
+    return command, os.environ | environment
+
+
+def read_rows(protocol: str, folder: str) -> list[dict[str, Any]]:
+    """One row for each kind of request of a run.
+
+    Args:
+        protocol: What the rows say.
+        folder: Where the run's statistics are.
+    """
+    with Path(folder, "stats_stats.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
+    return [{"protocol": protocol, "name": row["Name"]} | _numbers(row) for row in rows]
+
+
 def _swarm(
     protocol: str, bundle: Path, address: Address, arguments: argparse.Namespace
 ) -> tuple[int, list[dict[str, Any]]]:
-    environment = os.environ | {
-        "SHOAL_BENCH_MODELS": str(arguments.models),
-        "SHOAL_BENCH_MODEL": bundle.parent.name,
-        "SHOAL_BENCH_GRPC": address.grpc,
-    }
-    users = str(arguments.users)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), USERS[protocol], "--headless"]
-        command += ["--only-summary", "-u", users, "-r", users, "-t", f"{arguments.seconds}s", "--host", address.http]
-        command += ["--csv", f"{folder}/stats", "--loglevel", "WARNING", "--reset-stats"]
+        command, environment = swarm_command(
+            protocol, arguments.models, bundle.parent.name, address, arguments.users, arguments.seconds, folder
+        )
         finished = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)
         if finished.returncode:
             print(finished.stdout[-4000:])
-        with Path(folder, "stats_stats.csv").open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
-    return finished.returncode, [{"protocol": protocol, "name": row["Name"]} | _numbers(row) for row in rows]
+        return finished.returncode, read_rows(protocol, folder)
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:

@@ -120,7 +120,9 @@ class _Worker:
 
     def _count(self) -> None:
         """Keeps the supervisor's view of how many connections this worker has."""
-        self._link.closed.value = self._adopted - self._adopting - self._app.http.connections
+        # One that is just being adopted may count as open too, for a moment.
+        ended = self._adopted - self._adopting - self._app.http.connections
+        self._link.closed.value = max(self._link.closed.value, ended)
         self._counting = self._loop.call_later(COUNT_INTERVAL_S, self._count)
 
     # ---- what only all workers together know ----

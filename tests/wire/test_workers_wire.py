@@ -96,6 +96,19 @@ def shares(server: ServerProcess) -> list[float]:
 
 
 @pytest.mark.slow
+def test_they_stay_even_after_a_crash_and_many_connections(server: ServerProcess) -> None:
+    for _ in range(100):
+        predict(server)
+    os.kill(workers_of(server)[0], signal.SIGKILL)
+    wait_until(lambda: sample(metrics(server), "shoal_worker_restarts_total") == 1, "the crash is noticed")
+    wait_until(lambda: sample(metrics(server), "shoal_workers") == 2, "two workers")
+    for _ in range(100):
+        predict(server)
+    wait_until(lambda: sum(shares(server)) == 0, "closed connections are forgotten")
+    test_new_connections_go_to_the_worker_with_the_fewest(server)
+
+
+@pytest.mark.slow
 def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(server: ServerProcess) -> None:
     victim = workers_of(server)[0]
     os.kill(victim, signal.SIGKILL)
