@@ -35,6 +35,7 @@ from server.sockets import bind
 from server.transports.grpc import GrpcTransport
 from server.transports.http import HttpTransport
 from server.transports.http_routes import shoal_version
+from server.transports.v2 import V2
 
 _ALARMING: Final = frozenset({"failed", "rolled_back", "policy_refused", "scan"})
 _SIGNALED: Final = 128  # plus the signal's number is how a shell tells that one ended a process
@@ -133,6 +134,9 @@ async def open_app(
             metrics=metrics,
             shadows=shadows,
             budget_s=settings.latency_budget_ms / 1e3,
+            # What one of several workers loads or sets, the others would not have.
+            control=models if settings.model_control == "explicit" and not reuse_port else None,
+            alone=not reuse_port,
         )
         metrics.versions, metrics.shadows, metrics.decoding = service.served, shadows.statistics, pool.statistics
         http, grpc_transport, port = await _open_transports(
@@ -155,18 +159,21 @@ async def _open_transports(
     *,
     reuse_port: bool,
 ) -> tuple[HttpTransport, GrpcTransport, int]:
+    v2 = V2(service, metrics, shoal_version())
     http = HttpTransport(
         service,
         metrics,
         max_body_bytes=settings.max_body_bytes,
         drain_timeout_s=settings.drain_timeout_s,
         budget_s=settings.latency_budget_ms / 1e3,
+        v2=v2,
     )
     grpc_transport = GrpcTransport(
         service,
         metrics,
         max_message_bytes=settings.max_body_bytes,
         stream_window=settings.stream_window,
+        v2=v2,
         reuse_port=reuse_port,
     )
 

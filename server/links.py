@@ -20,6 +20,9 @@ PACKET_BYTES: Final = 16_384
 # Where a worker finds its ends: a variable of its own, not one of Settings.
 WORKER_VARIABLE: Final = "SHOALWORKER"
 
+# Ends a stream of metrics; without it the worker died while it wrote.
+END: Final = b"# EOF\n"
+
 Message = dict[str, Any]
 
 

@@ -11,6 +11,23 @@ import structlog
 from structlog.typing import Processor
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_WRAPPERS: Final = {number: structlog.make_filtering_bound_logger(number) for number in _LEVELS.values()}
+
+
+def log_level() -> str:
+    """The least level that is written."""
+    least = structlog.get_config()["wrapper_class"]
+    return next((name for name, number in _LEVELS.items() if least is _WRAPPERS[number]), "debug")
+
+
+def set_log_level(level: str) -> None:
+    """Changes the least level that is written, while the process runs.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+    """
+    structlog.configure(wrapper_class=_WRAPPERS[_LEVELS[level]])
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.WARNING))
 
 
 def set_up_logs(level: str, style: str, stream: TextIO | None = None) -> None:
@@ -35,7 +52,7 @@ def set_up_logs(level: str, style: str, stream: TextIO | None = None) -> None:
     )
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=_WRAPPERS[_LEVELS[level]],
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )

@@ -7,6 +7,7 @@ One event loop owns everything here, so there are no locks. Labels come from wha
 wrote: a made-up model name cannot grow the page.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,11 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
+    @property
+    def sum(self) -> float:
+        """All values together."""
+        return self._sum
+
     def add_to(self, family: HistogramMetricFamily, labels: list[str]) -> None:
         """Writes itself as Prometheus has histograms: running totals up to +Inf."""
         bounds = [*(repr(bound) for bound in self._bounds), "+Inf"]
@@ -74,6 +80,33 @@ class _Series:
     outcomes: dict[str, int] = field(default_factory=dict)
     latency: Histogram = field(default_factory=_latency)
     stages: tuple[Histogram, Histogram, Histogram] = field(default_factory=_stages)
+    failed_s: float = 0.0
+    last_at_s: float = 0.0
+
+
+@dataclass(slots=True)
+class RequestTotals:
+    """One version's requests by any protocol, since the process began.
+
+    Args:
+        answered: How many were answered.
+        failed: How many were not.
+        answered_s: Seconds that the answered ones took together.
+        failed_s: The same of the others.
+        decode_s: Of the answered ones' seconds, those that decoding took.
+        queue_s: Those spent waiting for a batch.
+        infer_s: Those of the batches they were in.
+        last_at_s: When the last one ended, in seconds since the epoch; 0 where there was none.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    answered_s: float = 0.0
+    failed_s: float = 0.0
+    decode_s: float = 0.0
+    queue_s: float = 0.0
+    infer_s: float = 0.0
+    last_at_s: float = 0.0
 
 
 class BatcherNumbers(Protocol):
@@ -163,11 +196,36 @@ class Metrics(Collector):
             series = self._series[key] = _Series()
         series.outcomes[outcome] = series.outcomes.get(outcome, 0) + 1
         series.latency.observe(total_s)
+        series.last_at_s = time.time()
+        if outcome != OK:
+            series.failed_s += total_s
         if timing is not None:
             decode, queue, infer = series.stages
             decode.observe(timing.decode_us * 1e-6)
             queue.observe(timing.queue_us * 1e-6)
             infer.observe(timing.infer_us * 1e-6)
+
+    def totals(self, model: str, version: int) -> RequestTotals:
+        """What was counted for one version.
+
+        Args:
+            model: Its name.
+            version: Its number.
+        """
+        totals = RequestTotals()
+        for key, series in self._series.items():
+            if key[1:] != (model, version):
+                continue
+            answered = series.outcomes.get(OK, 0)
+            totals.answered += answered
+            totals.failed += sum(series.outcomes.values()) - answered
+            totals.answered_s += series.latency.sum - series.failed_s
+            totals.failed_s += series.failed_s
+            totals.decode_s += series.stages[0].sum
+            totals.queue_s += series.stages[1].sum
+            totals.infer_s += series.stages[2].sum
+            totals.last_at_s = max(totals.last_at_s, series.last_at_s)
+        return totals
 
     def count_event(self, model: str, event: str) -> None:
         """Counts one change of a model's life: loaded, failed, unloaded, ..."""

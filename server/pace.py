@@ -22,7 +22,7 @@ class Pace:
         one_by_one: Requests never share a batch, so each row that waits is taken for a batch of its own.
     """
 
-    def __init__(self, engine: Engine, cap_rows: int, max_batch_s: float, *, one_by_one: bool = False) -> None:
+    def __init__(self, engine: Engine, cap_rows: int, max_batch_s: float, *, one_by_one: bool) -> None:
         self._engine = engine
         self._cap_rows = cap_rows
         self._max_batch_s = max_batch_s

@@ -18,10 +18,10 @@ from protos.bundle_pb2 import Manifest
 from server.admission import Admission
 from server.deadline import Deadline
 from server.decode_pool import DecodePool
-from server.errors import InvalidInput, ModelNotFound
+from server.errors import InvalidInput, ModelNotFound, Unavailable
 from server.golden import read_golden
 from server.images import ImageSpec
-from server.metrics import OK, Metrics, ServedVersion
+from server.metrics import OK, Metrics, RequestTotals, ServedVersion
 from server.pixels import to_rows, to_tensor
 from server.shadow import Shadows
 from server.shelf import VersionState
@@ -56,6 +56,16 @@ class ModelSource(Protocol):
         """The state of every version."""
 
 
+class ModelControl(Protocol):
+    """Loads and unloads models when a request says so; `server.models.Models` is one."""
+
+    async def load(self, name: str) -> None:
+        """Loads a model, or takes in what has changed in its folder."""
+
+    async def unload(self, name: str) -> None:
+        """Lets every version of a model go."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
     """What is known of a loaded version.
@@ -70,6 +80,7 @@ class ModelDescription:
         inputs: What the graph takes.
         outputs: What the graph answers.
         costs_s: Measured seconds of a batch, by its rows.
+        max_batch_rows: Rows in a batch at most.
         manifest: What export wrote, or None for a plain `model.onnx`.
     """
 
@@ -82,6 +93,7 @@ class ModelDescription:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     costs_s: Mapping[int, float]
+    max_batch_rows: int
     manifest: Manifest | None
 
 
@@ -114,6 +126,8 @@ class Service:
         metrics: Counts.
         shadows: Compares versions that compute requests unseen.
         budget_s: Of a request that has no deadline, in seconds.
+        control: Loads and unloads models by request; None where a request may not.
+        alone: Whether this process is the whole server, so that what a request sets holds for all of them.
         clock: Seconds on the deadlines' clock.
     """
 
@@ -126,6 +140,8 @@ class Service:
         metrics: Metrics,
         shadows: Shadows,
         budget_s: float,
+        control: ModelControl | None = None,
+        alone: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._models = models
@@ -134,6 +150,8 @@ class Service:
         self._metrics = metrics
         self._shadows = shadows
         self._budget_s = budget_s
+        self._control = control
+        self.alone = alone
         self._clock = clock
         self._started_s = clock()
         self.draining = False
@@ -188,6 +206,7 @@ class Service:
             inputs=model.inputs,
             outputs=model.outputs,
             costs_s=dict(model.executor.costs),
+            max_batch_rows=model.executor.max_batch_rows,
             manifest=model.bundle.manifest,
         )
 
@@ -213,18 +232,52 @@ class Service:
         """The state of every version of every model."""
         return self._models.index()
 
+    async def load(self, name: str) -> None:
+        """Loads a model, or takes in what has changed in its folder.
+
+        Args:
+            name: The model's.
+
+        Raises:
+            Unavailable: The server is not set up for it.
+            ModelNotFound: It has no folder.
+            ModelNotReady: A version could not be loaded.
+        """
+        await self._controller().load(name)
+
+    async def unload(self, name: str) -> None:
+        """Lets every version of a model go.
+
+        Args:
+            name: The model's.
+
+        Raises:
+            Unavailable: The server is not set up for it.
+            ModelNotFound: It is not loaded.
+        """
+        await self._controller().unload(name)
+
     def served(self) -> list[ServedVersion]:
         """Every loaded version, for metrics."""
+        return [_served(model) for model in self._models.loaded]
+
+    def statistics(self, name: str = "", version: int | None = None) -> list[tuple[ServedVersion, RequestTotals]]:
+        """What loaded versions have done so far, in this process.
+
+        Args:
+            name: The model's; empty for all models.
+            version: The version; None for all of the model's.
+
+        Raises:
+            ModelNotFound: There is no such model or version.
+            ModelNotReady: It is not loaded.
+        """
+        if name:
+            self._models.choose(name, version)
         return [
-            ServedVersion(
-                model.name,
-                model.version,
-                model.variant,
-                tuple(model.executor.providers),
-                model.batcher.statistics(),
-                dict(model.executor.costs),
-            )
+            (_served(model), self._metrics.totals(model.name, model.version))
             for model in self._models.loaded
+            if name in ("", model.name) and version in (None, model.version)
         ]
 
     def health(self) -> Health:
@@ -235,11 +288,21 @@ class Service:
         versions = [model.version for model in self._models.loaded if model.name == name]
         return Health(status, ready, self._clock() - self._started_s, name, max(versions, default=None))
 
+    def _controller(self) -> ModelControl:
+        if self._control is None:
+            raise Unavailable(
+                "models are neither loaded nor unloaded by request here: that takes --model-control explicit and"
+                " --workers 1; this server loads what its models folder and settings say"
+            )
+        return self._control
+
     async def _answer(self, request: InferRequest, model: LoadedModel, now_s: float) -> InferResponse:
         deadline = request.deadline or Deadline(now_s + self._budget_s)
+        _check_outputs(request, model)
         inputs: Mapping[str, Array]
-        if request.images:
-            inputs = await self._decode(request, model, deadline, now_s)
+        images = request.images or _pictures(request, model)
+        if images:
+            inputs = await self._decode(images, request, model, deadline, now_s)
             decode_s = self._clock() - now_s
         else:
             inputs, decode_s = _tensors(request, model), 0.0
@@ -249,10 +312,16 @@ class Service:
         if shadow is not None:
             self._shadows.mirror(shadow, model.version, inputs, answer.outputs)
         timing = Timing(round(decode_s * _US), round(answer.queue_s * _US), round(answer.infer_s * _US))
-        return InferResponse(model.name, model.version, model.variant, answer.outputs, timing, model.labels)
+        outputs = {name: answer.outputs[name] for name in request.outputs} if request.outputs else answer.outputs
+        return InferResponse(model.name, model.version, model.variant, outputs, timing, model.labels)
 
     async def _decode(
-        self, request: InferRequest, model: LoadedModel, deadline: Deadline, now_s: float
+        self,
+        images: tuple[bytes | memoryview, ...],
+        request: InferRequest,
+        model: LoadedModel,
+        deadline: Deadline,
+        now_s: float,
     ) -> dict[str, Array]:
         if model.image is None:
             raise InvalidInput(
@@ -260,8 +329,39 @@ class Service:
                 " manifest has preprocessing takes pictures"
             )
         # Before decoding: what is refused should not have cost its decoding first.
-        self._admission.admit(model.batcher, len(request.images), deadline, now_s, priority=request.priority)
-        return {model.bundle.image_input: await self._pool.rows(request.images, model.image, deadline)}
+        self._admission.admit(model.batcher, len(images), deadline, now_s, priority=request.priority)
+        return {model.bundle.image_input: await self._pool.rows(images, model.image, deadline)}
+
+
+def _served(model: LoadedModel) -> ServedVersion:
+    return ServedVersion(
+        model.name,
+        model.version,
+        model.variant,
+        tuple(model.executor.providers),
+        model.batcher.statistics(),
+        dict(model.executor.costs),
+    )
+
+
+def _pictures(request: InferRequest, model: LoadedModel) -> tuple[bytes, ...]:
+    """Encoded pictures that came as the model's image input, `bytes[n]` or `bytes[n, 1]`; none where pixels did."""
+    image = request.inputs.get(model.bundle.image_input)
+    if model.image is None or image is None or not image.dtype.hasobject:
+        return ()
+    if len(request.inputs) > 1 or image.shape not in ((image.size,), (image.size, 1)) or not image.size:
+        raise InvalidInput(
+            f"expected pixels {_spell_inputs(model)} or encoded pictures BYTES[n] alone for '{model.name}', received"
+            f" BYTES{list(image.shape)} for '{model.bundle.image_input}' among {len(request.inputs)} inputs"
+        )
+    return tuple(image.ravel().tolist())
+
+
+def _check_outputs(request: InferRequest, model: LoadedModel) -> None:
+    if request.outputs and not {*request.outputs} <= {spec.name for spec in model.outputs}:
+        known = ", ".join(f"'{spec.name}'" for spec in model.outputs)
+        received = ", ".join(f"'{name}'" for name in request.outputs)
+        raise InvalidInput(f"expected outputs of '{model.name}' ({known}), received {received}")
 
 
 def _tensors(request: InferRequest, model: LoadedModel) -> Mapping[str, Array]:

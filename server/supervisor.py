@@ -200,10 +200,10 @@ class Supervisor:
 
     async def _send_metrics(self, stream: socket.socket) -> None:
         """Answers with the metrics of all workers as one, and the supervisor's own."""
-        workers = list(self._workers.values())
-        texts = await asyncio.gather(*(worker.render_metrics() for worker in workers))
-        own = self._own_metrics({worker.slot: text for worker, text in zip(workers, texts, strict=True)})
-        with stream:
+        with stream:  # whatever happens, the worker that asked must not wait for ever
+            workers = list(self._workers.values())
+            texts = await asyncio.gather(*(worker.render_metrics() for worker in workers))
+            own = self._own_metrics({worker.slot: text for worker, text in zip(workers, texts, strict=True)})
             stream.settimeout(0)
             try:
                 await asyncio.get_running_loop().sock_sendall(stream, merge([*texts, own]))

@@ -132,9 +132,10 @@ class InferRequest:
     Args:
         model: The model's name; empty for the server's default.
         version: The version asked for, or None for the one that the traffic policy chooses.
-        inputs: Tensors by input name, rows first.
+        inputs: Tensors by input name, rows first. A model's image input takes encoded pictures too: `bytes[n]`.
         images: Encoded pictures, to be decoded for the model's image input; one row each.
         numbers: Pixels as bare numbers, to be fitted to the model's image input.
+        outputs: The outputs wanted; empty for all.
         request_id: Names the request in logs and in its answer.
         deadline: When the answer stops being worth anything; None for the server's default budget.
         priority: Lower runs earlier; the default is 0.
@@ -145,6 +146,7 @@ class InferRequest:
     model: str = ""
     version: int | None = None
     inputs: Mapping[str, Array] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
     images: tuple[bytes | memoryview, ...] = ()
     numbers: Numbers | None = None
     request_id: str = ""

@@ -68,7 +68,7 @@ class Ticket:
         self.waiting_rows = rows  # not yet in any batch; 0 once it has left the queue
         # The rest is used only by a ticket that runs in several batches.
         self.parts: tuple[Mapping[str, Array], ...] = ()
-        self.queue_s = 0.0
+        self.queue_s: float
         self.infer_s = 0.0
 
 
@@ -96,7 +96,7 @@ class TicketQueue:
         self.n_bytes += ticket.n_bytes
         self._lane_rows[ticket.priority] += ticket.rows
 
-    def peek(self, limit_rows: int, *, alone: bool = False) -> list[Span]:
+    def peek(self, limit_rows: int, *, alone: bool) -> list[Span]:
         """The spans that a batch would take now, without taking them.
 
         Args:

@@ -11,17 +11,14 @@ import asyncio
 import socket
 from collections.abc import Awaitable
 from dataclasses import asdict
-from typing import Final
 
 import structlog
 
 from server.app import App, open_app
 from server.errors import StartupError
-from server.links import Link, Message, read_all
+from server.links import END, Link, Message, read_all
 from server.models import ModelEvent
 from server.settings import Settings
-
-COUNT_INTERVAL_S: Final = 0.05
 
 log = structlog.get_logger()
 
@@ -57,16 +54,16 @@ class _Worker:
         self._tasks: set[asyncio.Future[None]] = set()
         self._adopted = 0
         self._adopting = 0
+        app.http.on_lost = self._count
         app.metrics.of_all = self._metrics_of_all
         app.listener.rolled_back = self._tell_rollback
 
     def __enter__(self) -> None:
         self._loop.add_reader(self._link.end, self._read)
-        self._counting = self._loop.call_soon(self._count)
+        self._count()
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_reader(self._link.end)
-        self._counting.cancel()
 
     async def stopped(self) -> None:
         """Waits for `stop`, then until every connection given before it is being served."""
@@ -90,7 +87,7 @@ class _Worker:
             case "accept" if connection is not None:
                 self._spawn(self._adopt(connection))
             case "render" if connection is not None:
-                self._spawn(self._send(connection, self._app.metrics.render()))
+                self._spawn(self._send(connection, self._app.metrics.render() + END))
             case "ping":
                 self._link.send({"op": "pong"})
             case "drain":
@@ -117,13 +114,13 @@ class _Worker:
             connection.close()
         finally:
             self._adopting -= 1
+            self._count()
 
     def _count(self) -> None:
         """Keeps the supervisor's view of how many connections this worker has."""
         # One that is just being adopted may count as open too, for a moment.
         ended = self._adopted - self._adopting - self._app.http.connections
         self._link.closed.value = max(self._link.closed.value, ended)
-        self._counting = self._loop.call_later(COUNT_INTERVAL_S, self._count)
 
     # ---- what only all workers together know ----
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from server.announcement import Announcement
 from server.errors import StartupError
-from server.links import WORKER_VARIABLE, Link, Message, make_pair, read_all, spell_ends
+from server.links import END, WORKER_VARIABLE, Link, Message, make_pair, read_all, spell_ends
 
 METRICS_WITHIN_S = 2.0
 
@@ -94,9 +94,10 @@ class WorkerProcess:
             here.close()
             return b""
         try:
-            return await asyncio.wait_for(read_all(here), METRICS_WITHIN_S)
+            text = await asyncio.wait_for(read_all(here), METRICS_WITHIN_S)
         except TimeoutError:
             return b""
+        return text.removesuffix(END) if text.endswith(END) else b""
 
     def stop(self) -> None:
         """Asks it to finish what it has and end; connections given before are served."""

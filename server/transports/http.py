@@ -9,6 +9,7 @@ import logging
 import math
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -21,11 +22,14 @@ from server.errors import InvalidInput, Overloaded, ShoalError
 from server.metrics import Metrics
 from server.service import Service
 from server.tensors import Timing
-from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING
-from server.transports.http_routes import ROUTES, too_large
+from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING, V2_DOOR
+from server.transports.http_routes import ROUTES, SERVED, too_large
 from server.transports.http_shedding import SheddingHandler
 from server.transports.request_ids import request_id_of
 from server.transports.status import message_of, status_of
+from server.transports.v2 import V2
+from server.transports.v2_http import PREFIX as V2_PREFIX
+from server.transports.v2_http import V2_ROUTES, spell_error
 
 BACKLOG: Final = 1024
 PROBLEM: Final = "application/problem+json"
@@ -46,10 +50,18 @@ class HttpTransport:
         max_body_bytes: Size of a body at most, after decompression.
         drain_timeout_s: How long accepted requests may take to finish at a stop.
         budget_s: What a request that names no deadline has.
+        v2: Answers the Open Inference Protocol; what the gRPC side has, so that both tell the same settings.
     """
 
     def __init__(
-        self, service: Service, metrics: Metrics, *, max_body_bytes: int, drain_timeout_s: float, budget_s: float
+        self,
+        service: Service,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        drain_timeout_s: float,
+        budget_s: float,
+        v2: V2 | None = None,
     ) -> None:
         self._drain_timeout_s = drain_timeout_s
         self._running = 0
@@ -57,12 +69,15 @@ class HttpTransport:
         self._app[SERVICE] = service
         self._app[METRICS] = metrics
         self._app[BODY_LIMIT] = max_body_bytes
-        for route in ROUTES:
+        self._app[V2_DOOR] = v2 or V2(service, metrics)
+        self._app[SERVED] = (*ROUTES, *V2_ROUTES)
+        for route in self._app[SERVED]:
             add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post
             add(route.path, route.handler)
         self._metrics = metrics
         self._congestion = Congestion(budget_s)
         self._listening: asyncio.Server | None = None
+        self.on_lost: Callable[[], None] = lambda: None  # called when a connection is gone
         # aiohttp logs a trace for each client that speaks no HTTP; who wants to could fill a disk with it.
         quiet = logging.getLogger("server.http")
         quiet.setLevel(logging.CRITICAL)
@@ -95,7 +110,9 @@ class HttpTransport:
         server = self._runner.server
         assert server is not None
         options = server._kwargs  # noqa: SLF001  what aiohttp's own factory, Server.__call__, passes on
-        return SheddingHandler(server, self._congestion, self._metrics, loop=asyncio.get_running_loop(), **options)
+        return SheddingHandler(
+            server, self._congestion, self._metrics, self.on_lost, loop=asyncio.get_running_loop(), **options
+        )
 
     async def stop(self) -> None:
         """Accepts nothing more, finishes what was accepted, and closes every connection."""
@@ -145,7 +162,7 @@ def _problem(error: Exception, request_id: str, request: web.Request) -> web.Res
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         error = too_large(request.app[BODY_LIMIT])
     if isinstance(error, web.HTTPException):
-        return _http_problem(error, request_id, request)
+        return _http_problem(error, request)
     if isinstance(error, (web.RequestPayloadError, HttpProcessingError, ConnectionError)):
         error = InvalidInput(f"expected a whole body, received one that cannot be read: {error}")
     status = status_of(error)
@@ -154,26 +171,30 @@ def _problem(error: Exception, request_id: str, request: web.Request) -> web.Res
     headers = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # it can tell whole seconds only
-    return _respond(status.http, status.kind, status.title, message_of(error), request_id, headers)
+    return _respond(status.http, status.kind, status.title, message_of(error), request, headers)
 
 
-def _http_problem(error: web.HTTPException, request_id: str, request: web.Request) -> web.Response:
+def _http_problem(error: web.HTTPException, request: web.Request) -> web.Response:
     headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     detail = error.reason
     if isinstance(error, web.HTTPNotFound):
         detail = f"there is nothing at {request.path[:200]}; GET /routes lists what there is"
     elif isinstance(error, web.HTTPMethodNotAllowed):
         detail = f"expected {headers['Allow'].replace(',', ' or ')}, received {error.method[:20]}"
-    return _respond(error.status, error.reason.lower().replace(" ", "-"), error.reason, detail, request_id, headers)
+    return _respond(error.status, error.reason.lower().replace(" ", "-"), error.reason, detail, request, headers)
 
 
-def _respond(status: int, kind: str, title: str, detail: str, request_id: str, headers: dict[str, str]) -> web.Response:
+def _respond(
+    status: int, kind: str, title: str, detail: str, request: web.Request, headers: dict[str, str]
+) -> web.Response:
+    if request.path == V2_PREFIX or request.path.startswith(f"{V2_PREFIX}/"):
+        return web.Response(status=status, body=spell_error(detail), content_type="application/json", headers=headers)
     document = {
         "type": f"urn:shoal:{kind}",
         "title": title,
         "status": status,
         "detail": detail,
-        "request_id": request_id,
+        "request_id": request[REQUEST_ID],
     }
     # A detail may quote what a client sent, which need not be valid Unicode.
     body = json.dumps(document).encode("ascii")

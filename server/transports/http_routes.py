@@ -3,7 +3,6 @@
 import importlib.metadata
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -16,8 +15,8 @@ from server.service import ModelDescription
 from server.tensors import TensorSpec
 from server.transports.codecs.plain import decode_request, encode_response, read_top_k
 from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING
+from server.transports.http_page import get_asset, get_page
 
-PAGE: Final = Path(__file__).parent.parent / "web" / "index.html"
 MAX_BUDGET_MS: Final = 3_600_000
 MAX_VERSION: Final = 10**18
 
@@ -38,9 +37,7 @@ class Route(NamedTuple):
     summary: str
 
 
-async def get_page(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  every handler takes one
-    """Answers `GET /`."""
-    return web.FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
+SERVED: Final = web.AppKey("served", tuple[Route, ...])  # every route there is
 
 
 async def get_health(request: web.Request) -> web.Response:
@@ -85,9 +82,10 @@ async def get_example(request: web.Request) -> web.Response:
     return web.Response(body=data, content_type="application/octet-stream")
 
 
-async def get_routes(request: web.Request) -> web.Response:  # noqa: ARG001
+async def get_routes(request: web.Request) -> web.Response:
     """Answers `GET /routes`."""
-    return _json({"routes": [{"method": r.method, "path": r.path, "summary": r.summary} for r in ROUTES]})
+    routes = request.app[SERVED]
+    return _json({"routes": [{"method": r.method, "path": r.path, "summary": r.summary} for r in routes]})
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -97,8 +95,8 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def post_predict(request: web.Request) -> web.Response:
     """Answers `POST /predict` and `POST /predict/{model}`."""
-    deadline = _read_deadline(request)
-    body = await _read_body(request)
+    deadline = read_deadline(request)
+    body = await read_body(request)
     service, request_id = request.app[SERVICE], request[REQUEST_ID]
     try:
         plain = decode_request(body, request.headers.get("Content-Type", ""))
@@ -117,6 +115,7 @@ async def post_predict(request: web.Request) -> web.Response:
 
 ROUTES: Final = (
     Route("GET", "/", get_page, "a page to try the model with"),
+    Route("GET", "/static/{name}", get_asset, "what that page is made of"),
     Route("GET", "/health", get_health, "whether it is ready, and what answers"),
     Route("GET", "/health/live", get_live, "whether the process lives"),
     Route("GET", "/health/ready", get_health, "whether it should be sent requests"),
@@ -145,14 +144,30 @@ def shoal_version() -> str:
         return "unknown"
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
+    """The whole body, decompressed.
+
+    Args:
+        request: Its request.
+
+    Raises:
+        PayloadTooLarge: It is over the limit.
+    """
     limit = request.app[BODY_LIMIT]
     if (request.content_length or 0) > limit:  # before a byte of it is read
         raise too_large(limit)
     return await request.read()
 
 
-def _read_deadline(request: web.Request) -> Deadline | None:
+def read_deadline(request: web.Request) -> Deadline | None:
+    """The deadline that a request's header names, or None.
+
+    Args:
+        request: It.
+
+    Raises:
+        InvalidInput: The header is no number of milliseconds.
+    """
     text = request.headers.get("X-Latency-Budget-Ms")
     if text is None:
         return None

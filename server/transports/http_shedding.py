@@ -10,6 +10,7 @@ eat the core that should answer: at x times the capacity, with refusals that cos
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -46,12 +47,15 @@ PREDICT: Final = 2
 class SheddingHandler(RequestHandler):
     """One connection: aiohttp's handler, and in front of it the question whether to take the request at all."""
 
-    __slots__ = ("_congestion", "_counted", "_metrics", "_whole")
+    __slots__ = ("_congestion", "_counted", "_metrics", "_on_lost", "_whole")
 
-    def __init__(self, server: web.Server, congestion: Congestion, metrics: Metrics, **options: Any) -> None:
+    def __init__(
+        self, server: web.Server, congestion: Congestion, metrics: Metrics, on_lost: Callable[[], None], **options: Any
+    ) -> None:
         super().__init__(server, **options)
         self._congestion = congestion
         self._metrics = metrics
+        self._on_lost = on_lost
         self._counted = False  # a request of this connection is among those under way
         self._whole = True  # everything so far came as whole requests, so the next bytes begin one
 
@@ -81,6 +85,7 @@ class SheddingHandler(RequestHandler):
         """The connection is gone; aiohttp's own event."""
         super().connection_lost(exc)
         self._uncount(answered=False)
+        self._on_lost()
 
     def _uncount(self, *, answered: bool) -> None:
         if self._counted:

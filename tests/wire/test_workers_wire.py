@@ -43,7 +43,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def metrics(server: ServerProcess) -> str:
-    with urllib.request.urlopen(f"{server.url}/metrics") as response:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=20) as response:
         return str(response.read().decode())
 
 

@@ -108,6 +108,7 @@ async def test_requests_of_one_moment_share_a_batch_and_a_busy_engine_gathers_th
     assert [len(inputs["x"]) for inputs in engine.given] == [4, 2]
     assert {inputs["x"].dtype for inputs in engine.given} == {np.dtype(np.int64)}
     assert [round(result.queue_s / MS, 6) for result in results] == [0, 0, 0, 0, 1, 1]
+    assert [round(result.infer_s / MS, 6) for result in results] == [1, 1, 1, 1, 1, 1]
     assert [int(result.outputs["y"][0, 0]) for result in results] == [1, 2, 3, 4, 5, 6]
 
 
@@ -237,8 +238,10 @@ async def test_an_output_that_is_not_row_by_row_fails_with_what_to_do() -> None:
         results = await asyncio.gather(submit(batcher, 0), submit(batcher, 1), return_exceptions=True)
         for result in results:
             assert isinstance(result, InferenceFailed)
-            assert "expected 2 rows in output 'y'" in str(result)
-            assert "max_batch_rows 1" in str(result)
+            assert str(result).startswith(
+                "the model failed on this batch: expected 2 rows in output 'y', received shape ("
+            )
+            assert str(result).endswith("): this model does not answer row by row; serve it with max_batch_rows 1")
         assert (await submit(batcher, 0)).outputs["y"].size > 0, "alone, a request gets whatever the model answers"
 
 
@@ -303,7 +306,7 @@ async def test_when_the_batchers_own_task_is_cancelled_nobody_hangs() -> None:
     batcher._task.cancel()
     with pytest.raises(InferenceFailed):
         await running
-    with pytest.raises(Draining):
+    with pytest.raises(Draining, match=r"^the server is stopping; send the request again$"):
         await waiting
     assert (await submit(batcher, 2)).outputs["y"][0, 0] == 3, "the next request starts it again"
 
@@ -358,12 +361,15 @@ async def test_the_batch_does_not_inherit_its_first_callers_context() -> None:
 
 @run
 async def test_an_expired_request_is_told_at_its_deadline_while_the_engine_is_still_busy() -> None:
-    engine = FakeEngine(batch_s=100 * MS)
-    batcher = make(engine)
+    engine = FakeEngine(batch_s=10.0)
+    batcher = make(engine, max_batch_s=100.0)
     running = submit(batcher, 0, rows=4)
-    with pytest.raises(DeadlineExceeded, match="after 20 ms in the queue"):
-        await submit(batcher, 4, deadline=Deadline(20 * MS))
-    assert now_s() == pytest.approx(20 * MS)
+    await asyncio.sleep(1.0)
+    assert batcher._alarm is None, "nobody has a deadline"
+    with pytest.raises(DeadlineExceeded, match=r"^the deadline passed after 2000 ms in the queue; allow more time$"):
+        await submit(batcher, 4, deadline=Deadline(3.0))
+    assert now_s() == pytest.approx(3.0)
+    assert batcher._alarm is None, "nobody has one any more"
     await running
     assert len(engine.runs) == 1
 
@@ -740,6 +746,14 @@ async def test_batches_are_made_small_enough_for_the_budget() -> None:
 
 
 @run
+async def test_a_batch_that_just_fits_the_budget_is_not_halved() -> None:
+    engine = FakeEngine(batch_s=40 * MS)
+    batcher = make(engine, max_batch_s=40 * MS)
+    await submit(batcher, 0, rows=4)
+    assert len(engine.runs) == 1
+
+
+@run
 async def test_the_engines_own_bound_holds_as_well() -> None:
     engine = Engine()
     batcher = make(engine, max_batch_rows=100)
@@ -776,6 +790,20 @@ async def test_free_dimensions_run_alone_but_are_still_split_by_rows() -> None:
     assert (await wide).outputs["y"].shape == (6, 7)
     assert (await narrow).outputs["y"].tolist() == [[6, 6, 6]]
     assert [inputs["x"].shape for inputs in engine.given] == [(4, 7), (2, 7), (1, 3)]
+
+
+@run
+async def test_nothing_is_prepared_of_a_queue_whose_callers_have_all_gone() -> None:
+    spec = TensorSpec("x", "INT64", (-1, -1))
+    batcher = make(Engine(inputs=(spec,), outputs=(TensorSpec("y", "INT64", (-1, -1)),)))
+    running, *gone = (submit(batcher, n, rows=4) for n in range(3))
+    await asyncio.sleep(0.1 * MS)
+    batcher._prepared = None
+    for task in gone:
+        task.cancel()
+    batcher._prepare()  # before their coroutines have run
+    assert prepared_rows(batcher) is None
+    await running
 
 
 @run

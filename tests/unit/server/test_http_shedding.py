@@ -74,7 +74,7 @@ async def serving(
     loop, opened = asyncio.get_running_loop(), []
     server = web.Server(handler)
     listening = await loop.create_server(
-        lambda: SheddingHandler(server, congestion, Metrics(), loop=loop), "127.0.0.1", 0
+        lambda: SheddingHandler(server, congestion, Metrics(), lambda: None, loop=loop), "127.0.0.1", 0
     )
 
     async def connect() -> Client:

@@ -1,0 +1,64 @@
+"""The page that people open, and the files it is made of.
+
+GET / ──▶ index.html ──▶ /static/style.css, /static/app.js and the modules it imports ──▶ the plain interface
+"""
+
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+FOLDER: Final = Path(__file__).parent.parent / "web"
+PAGE: Final = "index.html"
+_KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# Named one by one: what a request names is never joined to a folder unless it is here.
+ASSETS: Final = frozenset(
+    {
+        "app.js",
+        "camera.js",
+        "card.js",
+        "dom.js",
+        "icon.svg",
+        "models.js",
+        "occlusion.js",
+        "resize.js",
+        "server.js",
+        "style.css",
+        "theme.js",
+    }
+)
+# Nothing from elsewhere, nothing inline, and no other page may frame this one. blob: is what a chosen file is shown by.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+async def get_page(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  every handler takes one
+    """Answers `GET /`."""
+    return _respond(PAGE)
+
+
+async def get_asset(request: web.Request) -> web.StreamResponse:
+    """Answers `GET /static/{name}`.
+
+    Raises:
+        HTTPNotFound: The page has no such file.
+    """
+    name = request.match_info["name"]
+    if name not in ASSETS:
+        raise web.HTTPNotFound
+    return _respond(name)
+
+
+def _respond(name: str) -> web.FileResponse:
+    path = FOLDER / name
+    headers = {
+        "Cache-Control": "no-cache",  # asked for again each time, and answered 304 while it is the same
+        "Content-Security-Policy": POLICY,
+        "Content-Type": f"{_KINDS[path.suffix]}; charset=utf-8",
+        "Permissions-Policy": "camera=(self)",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.FileResponse(path, headers=headers)

@@ -1,0 +1,107 @@
+// Everything the page asks the server, and what its errors mean in plain words.
+
+const PATIENCE_MS = 5000; // a person waits longer than a program: the server's own budget is 200 ms
+const GIVE_UP_MS = 30_000;
+
+const WORDS = {
+  400: "The chosen model cannot use this.",
+  404: "That model or version is not served any more. Choose another one above.",
+  413: "This is larger than the server takes. Send a smaller picture.",
+  415: "This is not a picture that can be read. JPEG, PNG, WebP, BMP, GIF and TIFF can.",
+  429: "The server is busy, and says so at once instead of answering late. Try again in a moment.",
+  500: "The model failed on this. The server's log says why.",
+  503: "The server cannot answer now: its model is still loading, or it is being stopped.",
+  504: `There was no answer within ${PATIENCE_MS / 1000} seconds. The server may be busy; try again.`,
+};
+const UNREACHABLE = "The server cannot be reached. Is it still running, and is the network there?";
+const UNREADABLE = "This cannot be read. A folder cannot be sent; choose the pictures in it.";
+
+/** An answer that is none. `message` is for everyone, `detail` is what the server said, `retryAfterS` its advice. */
+export class Refusal extends Error {
+  constructor(message, { status = 0, detail = "", requestId = "", retryAfterS = 1 } = {}) {
+    super(message);
+    Object.assign(this, { status, detail, requestId, retryAfterS });
+  }
+}
+
+/** What `/model-info` says; without a name, of the model that answers by default. */
+export async function askModel({ name = "", version = "" } = {}) {
+  return (await ask(`model-info${spellQuery({ model: name, version })}`)).json();
+}
+
+/** One of the pictures that the model brings with it, as a file. */
+export async function askExample({ name, version }, number) {
+  const response = await ask(`example${spellQuery({ model: name, version, number })}`);
+  return new File([await response.blob()], `example ${number + 1}`);
+}
+
+/**
+ * Has one file classified.
+ * @returns {Promise<{answer: object, timing: object, roundTripMs: number}>} `timing` in milliseconds, by stage.
+ */
+export async function classify(file, { name, version }, signal) {
+  const startedMs = performance.now();
+  const path = `predict${spellQuery({ model: name, version, top_k: 5 })}`;
+  const options = post(file, "application/octet-stream", signal);
+  const response = await ask(path, options).catch((error) => explain(error, file));
+  const answer = await response.json();
+  return { answer, timing: readTiming(response.headers), roundTripMs: performance.now() - startedMs };
+}
+
+/** Has several small pictures classified in one request: the probabilities of each, in their order. */
+export async function classifyTogether(blobs, { name, version }, signal) {
+  const form = new FormData();
+  for (const blob of blobs) form.append("file", blob, "patch.png");
+  const response = await ask(`predict${spellQuery({ model: name, version })}`, post(form, null, signal));
+  return (await response.json()).probabilities;
+}
+
+function post(body, type, signal) {
+  const headers = { "X-Latency-Budget-Ms": String(PATIENCE_MS) };
+  if (type) headers["Content-Type"] = type;
+  return { method: "POST", body, headers, signal };
+}
+
+async function ask(path, { signal, ...options } = {}) {
+  const signals = [AbortSignal.timeout(GIVE_UP_MS), ...(signal ? [signal] : [])];
+  let response;
+  try {
+    response = await fetch(path, { ...options, signal: AbortSignal.any(signals) });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Refusal(UNREACHABLE, { detail: String(error.message) });
+  }
+  if (!response.ok) throw await readProblem(response);
+  return response;
+}
+
+async function readProblem(response) {
+  const problem = await response.json().catch(() => ({}));
+  return new Refusal(WORDS[response.status] ?? `The server answered with status ${response.status}.`, {
+    status: response.status,
+    detail: problem.detail ?? "",
+    requestId: problem.request_id ?? "",
+    retryAfterS: Number(response.headers.get("Retry-After") ?? 1),
+  });
+}
+
+// Sending fails alike for a server that is away and for a file that cannot be read.
+async function explain(error, file) {
+  if (error instanceof Refusal && error.status === 0) {
+    await file.slice(0, 1).arrayBuffer().catch((reason) => {
+      throw new Refusal(UNREADABLE, { detail: String(reason.message) });
+    });
+  }
+  throw error;
+}
+
+function spellQuery(values) {
+  const given = Object.entries(values).filter(([, value]) => value !== "" && value !== undefined);
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
+// "decode;dur=0.5, total;dur=2.1" → { decode: 0.5, total: 2.1 }
+function readTiming(headers) {
+  const entries = (headers.get("Server-Timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g);
+  return Object.fromEntries([...entries].map(([, stage, ms]) => [stage, Number(ms)]));
+}
