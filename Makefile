@@ -91,7 +91,16 @@ check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; ne
 	@$(PY) -m ruff format --check --quiet $(SOURCES)
 	@$(PY) -m mypy $(SOURCES)
 	@$(VENV)/bin/lint-imports --no-cache
-	@PATH="$(VENV)/bin:$$PATH" protos/generate.sh --check
+	@PATH="$(abspath $(VENV))/bin:$$PATH" protos/generate.sh --check
+	@$(PY) -m ruff check clients/python
+	@$(PY) -m ruff format --check --quiet clients/python
+	@cd clients/python && $(abspath $(PY)) -m mypy --config-file pyproject.toml
+	@PATH="$(abspath $(VENV))/bin:$$PATH" clients/python/generate.sh --check
+
+.PHONY: mutants
+mutants: $(ALL_STAMP)  ## mutation run over the batcher (half an hour; survivors are explained in docs/architecture/batcher.md)
+	@$(VENV)/bin/mutmut run --max-children 2
+	@$(VENV)/bin/mutmut results
 
 .PHONY: fix
 fix: $(ALL_STAMP)  ## formats and fixes what can be fixed by itself
@@ -100,7 +109,8 @@ fix: $(ALL_STAMP)  ## formats and fixes what can be fixed by itself
 
 .PHONY: proto
 proto: $(ALL_STAMP)  ## generates protos/*_pb2* anew
-	@PATH="$(VENV)/bin:$$PATH" protos/generate.sh
+	@PATH="$(abspath $(VENV))/bin:$$PATH" protos/generate.sh
+	@PATH="$(abspath $(VENV))/bin:$$PATH" clients/python/generate.sh
 
 .PHONY: requirements
 requirements: $(ALL_STAMP)  ## compiles requirements/*.txt from pyproject.toml (UPGRADE=1: newest versions)

@@ -53,8 +53,9 @@ class Pace:
     def wait_s(self, rows: int, now_s: float) -> float:
         """Seconds until the last of so many waiting rows is in a batch that starts.
 
-        A batch that is late is expected to take as long again as it is late, so an engine that hangs refuses more and
-        more instead of promising what it does not keep.
+        A batch that is late is expected to take half as long again as it is late, so an engine that hangs refuses more
+        and more instead of promising what it does not keep. Half, because admission doubles it: a core that something
+        else has taken for 60 ms, as training beside a server does, is no reason to refuse anyone.
         """
         shared_rows = 1 if self._one_by_one else self.limit_rows
         batches = (rows - 1) // shared_rows
@@ -62,7 +63,8 @@ class Pace:
         wait_s = batches * (self._engine.cost_s(shared_rows) + gap_s)
         if not self._running_rows:
             return wait_s
-        return wait_s + abs(self.started_s + self._engine.cost_s(self._running_rows) - now_s)
+        left_s = self.started_s + self._engine.cost_s(self._running_rows) - now_s
+        return wait_s + (left_s if left_s > 0 else -left_s / 2)
 
     def run_s(self, rows: int | None) -> float:
         """Seconds that a batch of so many rows takes, as far as one may hold them; None for a full one."""

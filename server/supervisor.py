@@ -158,8 +158,14 @@ class Supervisor:
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
+        looked_s = loop.time()
         while True:
+            # If this process itself was held up (a suspended machine, a stopped container), so were its workers.
+            held_up = loop.time() - looked_s > SILENCE_S / 2
+            looked_s = loop.time()
             for worker in self._workers.values():
+                if held_up:
+                    worker.heard_s = looked_s
                 worker.ping()
                 if loop.time() - worker.heard_s > SILENCE_S and worker.alive:
                     log.error("worker is silent", slot=worker.slot, pid=worker.pid, for_s=SILENCE_S)

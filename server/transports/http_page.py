@@ -15,6 +15,7 @@ _KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascri
 ASSETS: Final = frozenset(
     {
         "app.js",
+        "bmp.js",
         "camera.js",
         "card.js",
         "dom.js",

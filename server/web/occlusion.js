@@ -2,6 +2,7 @@
 //
 // picture at the model's size ──grey patch at every place──▶ probability of the class ──how far it fell──▶ heat map
 
+import { encodeBmp } from "./bmp.js";
 import { Refusal, classifyTogether } from "./server.js";
 
 const PATCH_SHARE = 1 / 4; // of a side
@@ -27,11 +28,11 @@ const FADE = 1.5; // weak effects step back behind strong ones
  */
 export async function slidePatch(image, target, model, { signal, onProgress }) {
   const patches = listPatches(image.width, image.height);
-  const [whole] = await classifyPatiently([await encode(image, null)], model, signal);
+  const [whole] = await classifyPatiently([encodeBmp(image)], model, signal);
   const falls = [];
   onProgress(0, patches.length);
   while (falls.length < patches.length) {
-    const blobs = await encodeSome(image, patches.slice(falls.length, falls.length + BATCH_ROWS));
+    const blobs = encodeSome(image, patches.slice(falls.length));
     const rows = await classifyPatiently(blobs, model, signal);
     falls.push(...rows.map((row) => whole[target] - row[target]));
     onProgress(falls.length, patches.length);
@@ -71,27 +72,18 @@ function placesAlong(side, patch) {
   return [...places, side - patch];
 }
 
-async function encodeSome(image, patches) {
-  const blobs = [];
-  let bytes = 0;
-  for (const patch of patches) {
-    const blob = await encode(image, patch);
-    bytes += blob.size;
-    if (blobs.length && bytes > BATCH_BYTES) break;
-    blobs.push(blob);
-  }
-  return blobs;
+function encodeSome(image, patches) {
+  const rows = Math.floor(BATCH_BYTES / (image.width * image.height * 3));
+  return patches.slice(0, Math.max(1, Math.min(BATCH_ROWS, rows))).map((patch) => encodeBmp(hide(image, patch)));
 }
 
-function encode(image, patch) {
-  const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.putImageData(image, 0, 0);
-  if (patch) {
-    context.fillStyle = `rgb(${GREY}, ${GREY}, ${GREY})`;
-    context.fillRect(patch.x, patch.y, patch.width, patch.height);
+function hide(image, patch) {
+  const hidden = new ImageData(image.data.slice(), image.width);
+  for (let y = patch.y; y < patch.y + patch.height; y += 1) {
+    const row = (y * image.width + patch.x) * 4;
+    hidden.data.fill(GREY, row, row + patch.width * 4); // its opacity too, which BMP has none of
   }
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  return hidden;
 }
 
 // A heat map can wait while others are served.

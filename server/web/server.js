@@ -51,7 +51,7 @@ export async function classify(file, { name, version }, signal) {
 /** Has several small pictures classified in one request: the probabilities of each, in their order. */
 export async function classifyTogether(blobs, { name, version }, signal) {
   const form = new FormData();
-  for (const blob of blobs) form.append("file", blob, "patch.png");
+  for (const blob of blobs) form.append("file", blob, "patch.bmp");
   const response = await ask(`predict${spellQuery({ model: name, version })}`, post(form, null, signal));
   return (await response.json()).probabilities;
 }

@@ -18,7 +18,7 @@ from server.errors import InvalidInput
 from server.tensors import DTYPES, Array
 
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
-_LENGTH: Final = struct.Struct(">I")
+_LENGTH: Final = struct.Struct("<I")
 # What `DTYPES` holds is native; the wire is little-endian.
 _SWAPPED: Final = sys.byteorder == "big"
 

@@ -672,13 +672,13 @@ async def test_the_run_is_predicted_for_a_full_batch_only_where_others_would_fil
 
 
 @run
-async def test_a_batch_that_is_late_is_expected_to_take_as_long_again() -> None:
+async def test_a_batch_that_is_late_is_expected_to_take_half_as_long_again() -> None:
     engine = FakeEngine(batch_s=100 * MS)
     batcher = make(engine)
     task = submit(batcher, 0, rows=4)
     await asyncio.sleep(70 * MS)
     engine.batch_s = 20 * MS
-    assert batcher.predicted_wait_s(1) == pytest.approx(50 * MS)
+    assert batcher.predicted_wait_s(1) == pytest.approx(25 * MS)
     await task
 
 
@@ -772,7 +772,7 @@ async def test_a_model_without_a_batch_dimension_runs_requests_one_by_one_in_ord
     tasks = [submit(batcher, n, rows=2) for n in range(3)]
     await asyncio.sleep(0.5 * MS)
     assert batcher.statistics().queued_rows == 2, "each request counts as one row"
-    assert batcher.predicted_wait_s(1) == pytest.approx(0.5 * MS), "two wait, at no cost; one runs and is late"
+    assert batcher.predicted_wait_s(1) == pytest.approx(0.25 * MS), "two wait, at no cost; one runs and is late"
     results = await asyncio.gather(*tasks)
     assert [inputs["x"][0, 0] for inputs in engine.given] == [0, 1, 2]
     assert [int(result.outputs["y"][0, 0]) for result in results] == [1, 2, 3]

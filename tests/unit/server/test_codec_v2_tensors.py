@@ -41,7 +41,9 @@ def test_the_wire_is_little_endian_and_bytes_follow_their_length() -> None:
 
 
 def test_any_byte_but_0_is_true() -> None:
-    assert decode_raw("x", "BOOL", [3], b"\x00\x01\x02").tolist() == [False, True, True]
+    array = decode_raw("x", "BOOL", [3], b"\x00\x01\x02")
+    assert array.tolist() == [False, True, True]
+    assert array.view(np.uint8).tolist() == [0, 1, 1], "what the model reads is 0 or 1"
 
 
 def test_a_tensor_at_an_odd_address_is_moved() -> None:
