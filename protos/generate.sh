@@ -7,8 +7,12 @@ if [ "${1:-}" = --check ]; then
   out=$(mktemp -d)
   trap 'rm -rf "$out"' EXIT
 fi
-python -m grpc_tools.protoc -I. --python_out="$out" --mypy_out="quiet:$out" protos/bundle.proto protos/classifier.proto
-python -m grpc_tools.protoc -I. --grpc_python_out="$out" --mypy_grpc_out="quiet:$out" protos/classifier.proto
+messages="protos/bundle.proto protos/classifier.proto protos/inference.proto"
+services="protos/classifier.proto protos/inference.proto"
+# shellcheck disable=SC2086  lists of names
+python -m grpc_tools.protoc -I. --python_out="$out" --mypy_out="quiet:$out" $messages
+# shellcheck disable=SC2086
+python -m grpc_tools.protoc -I. --grpc_python_out="$out" --mypy_grpc_out="quiet:$out" $services
 [ "$out" != . ] || exit 0
 for made in "$out"/protos/*; do
   cmp -s "$made" "protos/$(basename "$made")" || {

@@ -12,6 +12,7 @@ from tests.wire.v2_models import write_models
 from tests.wire.v2_numbers import numbers_of
 
 pytestmark = pytest.mark.slow  # starts from a server process
+SLOW = 500  # a batch of this much work takes some ten milliseconds
 CHECKS = checks_of("tritonclient_checks")
 
 
@@ -19,6 +20,7 @@ CHECKS = checks_of("tritonclient_checks")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientProcess]:
     models, folder = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("clients")
     write_bundle(models, "grey", 1)
+    write_bundle(models, "slow", 1, work=SLOW)
     write_models(models)
     (folder / "picture.png").write_bytes(picture(250))
     with (

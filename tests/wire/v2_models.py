@@ -5,6 +5,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+Tensor = tuple[str, str, list[str | int | None]]  # name, datatype, shape
+
 DATATYPES = {
     "BOOL": TensorProto.BOOL,
     "UINT8": TensorProto.UINT8,
@@ -28,23 +30,22 @@ def write_models(models: Path) -> None:
     `sum` is the pair of INT32[-1, 16] whose sum and difference Triton's own examples ask for; `wide` answers 2,000
     numbers for one; `fixed` takes no rows but one INT64[2, 3]; an echo answers BYTES or numbers [-1, 2] as they came.
     """
-    pair = [("INPUT0", "INT32", ["n", 16]), ("INPUT1", "INT32", ["n", 16])]
-    results = [("OUTPUT0", "INT32", ["n", 16]), ("OUTPUT1", "INT32", ["n", 16])]
+    pair: list[Tensor] = [("INPUT0", "INT32", ["n", 16]), ("INPUT1", "INT32", ["n", 16])]
+    results: list[Tensor] = [("OUTPUT0", "INT32", ["n", 16]), ("OUTPUT1", "INT32", ["n", 16])]
     nodes = [("Add", ["INPUT0", "INPUT1"], "OUTPUT0"), ("Sub", ["INPUT0", "INPUT1"], "OUTPUT1")]
     _write(models, "sum", pair, results, nodes)
     tile = ("Tile", ["x", "repeats"], "y")
     _write(models, "wide", [("x", "FP32", ["n", 1])], [("y", "FP32", ["n", 2000])], [tile], repeats=[1, 2000])
     _write(models, "fixed", [("x", "INT64", [2, 3])], [("y", "INT64", [2, 3])], [("Neg", ["x"], "y")])
     for name in DATATYPES:
-        given, echoed = ("x", name, ["n", 2]), ("y", name, ["n", 2])
-        _write(models, f"echo_{name}", [given], [echoed], [("Identity", ["x"], "y")])
+        _write(models, f"echo_{name}", [("x", name, ["n", 2])], [("y", name, ["n", 2])], [("Identity", ["x"], "y")])
 
 
 def _write(
     models: Path,
     name: str,
-    inputs: list[tuple[str, str, list[object]]],
-    outputs: list[tuple[str, str, list[object]]],
+    inputs: list[Tensor],
+    outputs: list[Tensor],
     nodes: list[tuple[str, list[str], str]],
     **constants: list[int],
 ) -> None:
