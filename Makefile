@@ -43,6 +43,13 @@ $(ALL_STAMP): requirements/all.txt | $(PY)
 	@$(PIP_INSTALL) -r requirements/all.txt
 	@touch $@ $(SERVE_STAMP)
 
+CLIENTS_STAMP := .venv-clients/.installed
+
+$(CLIENTS_STAMP): requirements/clients.txt
+	@requirements/make-venv.sh .venv-clients "$(PYTHON)"
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt
+	@touch $@
+
 .PHONY: setup
 setup: $(ALL_STAMP)  ## installs everything into .venv
 
@@ -82,7 +89,7 @@ $(RESILIENCE:%=bench-%): bench-%: $(ALL_STAMP)
 # ---- checks ----
 
 .PHONY: test
-test: check  ## sets up everything, runs all checks and tests
+test: check $(CLIENTS_STAMP)  ## sets up everything, runs all checks and tests
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: check

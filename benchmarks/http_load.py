@@ -228,7 +228,13 @@ async def closed_loop(
 
 
 async def open_loop(
-    url: str, questions: Sequence[Question], *, rate_per_s: float, seconds: float, seed: int = 0, connections: int = 512
+    url: str,
+    questions: Sequence[Question],
+    *,
+    rate_per_s: float,
+    seconds: float,
+    seed: int = 0,
+    connections: int = 2048,
 ) -> Tally:
     """Sends requests at the times of a Poisson process.
 

@@ -41,7 +41,7 @@ async def _measure(address: Address, models: Path, add: object, reloads: int, ve
 
     async def reload() -> None:
         for version in range(2, reloads + 2):
-            add(version)
+            await asyncio.to_thread(add, version)
             added_s = time.monotonic()
             while await asyncio.to_thread(_version, address, name) != version:  # noqa: ASYNC110  it is another process
                 await asyncio.sleep(0.02)

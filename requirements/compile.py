@@ -32,6 +32,9 @@ def main() -> None:
         upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
         subprocess.run([*COMPILE, *wanted, *held, *upgrade, "--output-file", target], check=True, cwd=ROOT)
         print(f"wrote {target}")
+    clients = [*COMPILE, "requirements/clients.in", "--output-file", "requirements/clients.txt"]
+    clients.remove("pyproject.toml")
+    subprocess.run(clients, check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ WINDOW_S: Final = 0.1
 LEARN: Final = 0.5
 FORGET: Final = 0.05
 # The rest of the budget is for what a request has waited before it could be counted, and for noise.
-SHARE: Final = 0.4
+SHARE: Final = 0.5
 
 
 class Congestion:

@@ -262,8 +262,8 @@ def test_every_route_is_listed_and_there(http: Http) -> None:
     routes = http.get("/routes").json["routes"]
     assert {"/", "/health", "/model-info", "/routes", "/metrics", "/predict"} <= {route["path"] for route in routes}
     for route in routes:
-        if route["method"] == "GET":
-            path = route["path"].replace("/static/{name}", "/static/app.js")
+        path = route["path"].replace("/static/{name}", "/static/app.js")
+        if route["method"] == "GET" and "{" not in path:
             assert http.get(path).status == 200
             assert http.ask("HEAD", path, None, {}).status == 200
 
