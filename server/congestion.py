@@ -3,6 +3,10 @@
 Reading, parsing and answering cost a core more than a small model does. When requests come faster than that, they wait
 in socket buffers, where no queue of ours counts them. Little's law does: so many under way ÷ so many finished in a
 second is how long each takes, whatever it waits for.
+
+A burst is not an overload: a hundred requests at once are gone in a moment, and refusing them helps nobody. So there
+are two limits, after CoDel (Nichols and Jacobson 2012): many may be under way for a moment, but when there were never
+few of them in the whole of the last window, the queue is a standing one, and only as many as keep the core busy may be.
 """
 
 from typing import Final
@@ -15,8 +19,12 @@ WINDOW_S: Final = 0.1
 # A rate is learnt quickly and forgotten slowly: a limit that follows every dip down would hold the rate down itself.
 LEARN: Final = 0.5
 FORGET: Final = 0.05
-# The rest of the budget is for what a request has waited before it could be counted, and for noise.
-SHARE: Final = 0.5
+# Shares of the budget that requests under way may take to finish, in a burst and while a queue stands. The rest is for
+# what a request has waited before it could be counted, and for noise.
+BURST: Final = 0.6
+STANDING: Final = 0.25
+# A standing queue is over when it has been this much shorter than allowed.
+OVER: Final = 0.5
 
 
 class Congestion:
@@ -26,10 +34,11 @@ class Congestion:
         budget_s: What a request that names no deadline has.
     """
 
-    __slots__ = ("_began_s", "_finished", "_lowest", "_rate_per_s", "_target_s", "limit", "under_way")
+    __slots__ = ("_began_s", "_budget_s", "_finished", "_lowest", "_rate_per_s", "_stands", "limit", "under_way")
 
     def __init__(self, budget_s: float) -> None:
-        self._target_s = budget_s * SHARE
+        self._budget_s = budget_s
+        self._stands = False
         self._rate_per_s = 0.0
         self._began_s = 0.0
         self._finished = 0
@@ -45,7 +54,7 @@ class Congestion:
     @property
     def retry_after_s(self) -> float:
         """When there is likely to be room again."""
-        return self._target_s
+        return self._budget_s
 
     def enter(self) -> None:
         """Counts a request that has arrived."""
@@ -69,5 +78,11 @@ class Congestion:
             rate_per_s = self._finished / elapsed_s
             weight = LEARN if rate_per_s > self._rate_per_s else FORGET
             self._rate_per_s += (rate_per_s - self._rate_per_s) * (weight if self._rate_per_s else 1.0)
-            self.limit = max(FEWEST, int(self._rate_per_s * self._target_s))
+        if self._rate_per_s:
+            self._choose_limit()
         self._began_s, self._finished, self._lowest = now_s, 0, self.under_way
+
+    def _choose_limit(self) -> None:
+        standing = max(FEWEST, int(self._rate_per_s * self._budget_s * STANDING))
+        self._stands = self._lowest >= standing * (OVER if self._stands else 1)
+        self.limit = standing if self._stands else max(FEWEST, int(self._rate_per_s * self._budget_s * BURST))

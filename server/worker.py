@@ -52,15 +52,12 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Future[None]] = set()
-        self._adopted = 0
-        self._adopting = 0
-        app.http.on_lost = self._count
+        app.http.on_lost = self._count_lost
         app.metrics.of_all = self._metrics_of_all
         app.listener.rolled_back = self._tell_rollback
 
     def __enter__(self) -> None:
         self._loop.add_reader(self._link.end, self._read)
-        self._count()
 
     def __exit__(self, *_: object) -> None:
         self._loop.remove_reader(self._link.end)
@@ -105,22 +102,16 @@ class _Worker:
         task.add_done_callback(self._tasks.discard)
 
     async def _adopt(self, connection: socket.socket) -> None:
-        self._adopted += 1
-        self._adopting += 1
         connection.settimeout(0)
         try:
             await self._app.http.adopt(connection)
         except OSError:  # its client has gone again
             connection.close()
-        finally:
-            self._adopting -= 1
-            self._count()
+            self._count_lost()
 
-    def _count(self) -> None:
-        """Keeps the supervisor's view of how many connections this worker has."""
-        # One that is just being adopted may count as open too, for a moment.
-        ended = self._adopted - self._adopting - self._app.http.connections
-        self._link.closed.value = max(self._link.closed.value, ended)
+    def _count_lost(self) -> None:
+        """Tells the supervisor that a connection it gave has ended."""
+        self._link.closed.value += 1
 
     # ---- what only all workers together know ----
 

@@ -1,4 +1,4 @@
-from server.congestion import FEWEST, SHARE, UNMEASURED, Congestion
+from server.congestion import BURST, FEWEST, STANDING, UNMEASURED, Congestion
 
 BUDGET_S = 0.2
 
@@ -18,7 +18,22 @@ def work(congestion: Congestion, *, per_s: float, seconds: float, under_way: int
 def test_the_limit_is_what_is_answered_in_a_share_of_the_budget() -> None:
     congestion = Congestion(BUDGET_S)
     work(congestion, per_s=4000, seconds=3, under_way=100)
-    assert abs(congestion.limit - 4000 * BUDGET_S * SHARE) <= 4000 * BUDGET_S * SHARE * 0.02
+    assert abs(congestion.limit - 4000 * BUDGET_S * BURST) <= 4000 * BUDGET_S * BURST * 0.02
+
+
+def test_a_standing_queue_is_allowed_less_until_it_is_gone() -> None:
+    congestion = Congestion(BUDGET_S)
+    standing = 4000 * BUDGET_S * STANDING
+    now_s = work(congestion, per_s=4000, seconds=3, under_way=300)
+    assert abs(congestion.limit - standing) <= standing * 0.02
+    while congestion.under_way > standing * 0.7:
+        congestion.leave(now_s, answered=False)
+    now_s = work(congestion, per_s=4000, seconds=1, under_way=0, from_s=now_s)
+    assert abs(congestion.limit - standing) <= standing * 0.02, "shorter, but it still stands"
+    while congestion.under_way > standing * 0.3:
+        congestion.leave(now_s, answered=False)
+    work(congestion, per_s=4000, seconds=1, under_way=0, from_s=now_s)
+    assert congestion.limit > 2 * standing
 
 
 def test_it_is_full_at_the_limit_and_not_below() -> None:

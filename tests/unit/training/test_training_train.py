@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,6 +232,8 @@ def test_interrupt_ends_with_130_and_leaves_no_half_run(tmp_path: Path) -> None:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # a shell that starts the tests in the background has SIGINT ignored, which children inherit
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no thread is at work here
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("epoch") for line in process.stdout)
