@@ -259,7 +259,7 @@ class Supervisor:
 
     def _give(self, connection: socket.socket) -> None:
         ready = [worker for worker in self._workers.values() if worker.ready]
-        for worker in sorted(ready, key=lambda worker: worker.connections):
+        for worker in sorted(ready, key=lambda worker: (worker.connections, worker.given)):
             if worker.give(connection):
                 return
         log.error("a connection was refused: no worker takes it", workers=len(ready))

@@ -33,7 +33,7 @@ class WorkerProcess:
         self._process = process
         self._link = link
         self._on_message = on_message
-        self._given = 0
+        self.given = 0
         self._stopping = False
         self._started: asyncio.Future[Announcement] = loop.create_future()
         self._ended = loop.create_task(self._watch_end())
@@ -53,7 +53,7 @@ class WorkerProcess:
     @property
     def connections(self) -> int:
         """Connections given to it and not yet closed."""
-        return self._given - self._link.closed.value
+        return self.given - self._link.closed.value
 
     async def wait_ready(self) -> Announcement:
         """Waits until it serves, and returns what.
@@ -70,7 +70,7 @@ class WorkerProcess:
     def give(self, connection: socket.socket) -> bool:
         """Hands it an accepted connection; False when it does not take it."""
         taken = self.tell({"op": "accept"}, connection)
-        self._given += taken
+        self.given += taken
         return taken
 
     def ping(self) -> None:

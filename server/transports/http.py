@@ -97,11 +97,6 @@ class HttpTransport:
                 self._handler, sock=listening, backlog=BACKLOG
             )
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._runner.server.connections) if self._runner.server is not None else 0
-
     async def adopt(self, connection: socket.socket) -> None:
         """Serves a connection that someone else has accepted."""
         await asyncio.get_running_loop().connect_accepted_socket(self._handler, connection)
