@@ -21,8 +21,8 @@ LEARN: Final = 0.5
 FORGET: Final = 0.05
 # Shares of the budget that requests under way may take to finish, in a burst and while a queue stands. The rest is for
 # what a request has waited before it could be counted, and for noise.
-BURST: Final = 0.6
-STANDING: Final = 0.25
+BURST: Final = 0.4
+STANDING: Final = 0.15
 # A standing queue is over when it has been this much shorter than allowed.
 OVER: Final = 0.5
 
