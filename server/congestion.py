@@ -12,7 +12,7 @@ few of them in the whole of the last window, the queue is a standing one, and on
 from typing import Final
 
 # Requests may always be under way in such number, so that a slow start cannot starve itself.
-FEWEST: Final = 32
+FEWEST: Final = 64
 # Until a rate is known. A batch of the largest size and the next one fit several times.
 UNMEASURED: Final = 512
 WINDOW_S: Final = 0.1
@@ -22,7 +22,7 @@ FORGET: Final = 0.05
 # Shares of the budget that requests under way may take to finish, in a burst and while a queue stands. The rest is for
 # what a request has waited before it could be counted, and for noise.
 BURST: Final = 0.4
-STANDING: Final = 0.15
+STANDING: Final = 0.25
 # A standing queue is over when it has been this much shorter than allowed.
 OVER: Final = 0.5
 
