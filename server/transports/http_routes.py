@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import time
+import tomllib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -137,11 +139,12 @@ def too_large(limit_bytes: int) -> PayloadTooLarge:
 
 
 def shoal_version() -> str:
-    """The version of this software, or "unknown" where it runs from a checkout that is not installed."""
+    """The version of this software, as installed, or as a checkout's pyproject.toml has it."""
     try:
         return importlib.metadata.version("shoal")
     except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        pyproject = Path(__file__).parents[2] / "pyproject.toml"
+        return str(tomllib.loads(pyproject.read_text())["project"]["version"]) if pyproject.exists() else "unknown"
 
 
 async def read_body(request: web.Request) -> bytes:

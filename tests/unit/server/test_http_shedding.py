@@ -146,6 +146,21 @@ def test_a_request_in_parts_is_never_taken_for_two() -> None:
     asyncio.run(main())
 
 
+def test_a_body_that_looks_like_a_request_is_a_body() -> None:
+    async def main() -> None:
+        congestion = Congestion(0.2)
+        async with serving(congestion, echo) as connect:
+            client = await connect()
+            second = request(WHOLE)
+            assert await client.ask(WHOLE + second.removesuffix(WHOLE)) == 200
+            fill(congestion)
+            await client.send(WHOLE)
+            status, _, body = await client.answer()
+            assert (status, body) == (200, WHOLE)
+
+    asyncio.run(main())
+
+
 def test_every_way_a_request_can_end_is_counted_once() -> None:
     async def main() -> None:
         congestion, entered = Congestion(0.2), asyncio.Event()
