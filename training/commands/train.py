@@ -1,7 +1,7 @@
 """`python -m training train`."""
 
 import argparse
-from typing import Any
+from typing import Any, Final
 
 from training import console, models
 from training.commands.shared import add_flag, pairs, tell
