@@ -4,41 +4,33 @@ connection ──▶ aiohttp ──▶ envelope: request id, problem+json, Serve
 """
 
 import asyncio
-import json
 import logging
-import math
 import socket
 import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from server.congestion import Congestion
-from server.errors import InvalidInput, Overloaded, ShoalError
+from server.errors import InvalidInput, Overloaded, ShoalError, UnsupportedEncoding
 from server.metrics import Metrics
 from server.service import Service
-from server.tensors import Timing
+from server.transports.codecs.compression import ACCEPTED
 from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING, V2_DOOR
-from server.transports.http_routes import ROUTES, SERVED, too_large
+from server.transports.http_routes import ROUTES, SERVED
 from server.transports.http_shedding import SheddingHandler
+from server.transports.http_problems import spell_problem, spell_timing
 from server.transports.request_ids import request_id_of
-from server.transports.status import message_of, status_of
 from server.transports.v2 import V2
-from server.transports.v2_http import PREFIX as V2_PREFIX
-from server.transports.v2_http import V2_ROUTES, spell_error
+from server.transports.v2_http import V2_ROUTES
 
 BACKLOG: Final = 1024
-PROBLEM: Final = "application/problem+json"
 # How long a kept connection that is idle at a stop may still bring the request that its client was just sending. Each
 # such connection is told to close with that answer.
 LINGER_S: Final = 0.1
 POLL_S: Final = 0.02  # while stopping only
-
-log = structlog.get_logger()
 
 
 class HttpTransport:
@@ -82,7 +74,12 @@ class HttpTransport:
         quiet = logging.getLogger("server.http")
         quiet.setLevel(logging.CRITICAL)
         self._runner = web.AppRunner(
-            self._app, access_log=None, logger=quiet, handler_cancellation=True, shutdown_timeout=drain_timeout_s
+            self._app,
+            access_log=None,
+            logger=quiet,
+            handler_cancellation=True,
+            shutdown_timeout=drain_timeout_s,
+            auto_decompress=False,  # `read_body` does it, with the limit, and refuses what aiohttp would let pass
         )
 
     async def start(self, listening: socket.socket | None = None) -> None:
@@ -130,67 +127,16 @@ class HttpTransport:
         try:
             response = await handler(request)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and everyone else goes on
-            response = _problem(error, request_id, request)
+            problem = spell_problem(error, request.path, request_id, request.app[BODY_LIMIT], request.method)
+            response = web.Response(
+                status=problem.status, body=problem.body, content_type=problem.kind, headers=problem.headers
+            )
         finally:
             self._running -= 1
         headers = response.headers
         headers["Server"] = "Shoal"
         headers["X-Request-Id"] = request_id
-        headers["Server-Timing"] = _spell_timing(request.get(TIMING), time.perf_counter() - started_s)
+        headers["Server-Timing"] = spell_timing(request.get(TIMING), time.perf_counter() - started_s)
         if request.app[SERVICE].draining:
             response.force_close()
         return response
-
-
-def _spell_timing(timing: Timing | None, total_s: float) -> str:
-    total = f"total;dur={total_s * 1e3:.3f}"
-    if timing is None:
-        return total
-    return (
-        f"decode;dur={timing.decode_us / 1e3:.3f}, queue;dur={timing.queue_us / 1e3:.3f},"
-        f" infer;dur={timing.infer_us / 1e3:.3f}, {total}"
-    )
-
-
-def _problem(error: Exception, request_id: str, request: web.Request) -> web.Response:
-    """An error as RFC 9457 has it."""
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        error = too_large(request.app[BODY_LIMIT])
-    if isinstance(error, web.HTTPException):
-        return _http_problem(error, request)
-    if isinstance(error, (web.RequestPayloadError, HttpProcessingError, ConnectionError)):
-        error = InvalidInput(f"expected a whole body, received one that cannot be read: {error}")
-    status = status_of(error)
-    if not isinstance(error, ShoalError):
-        log.error("request failed", request_id=request_id, path=request.path, exc_info=error)
-    headers = {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # it can tell whole seconds only
-    return _respond(status.http, status.kind, status.title, message_of(error), request, headers)
-
-
-def _http_problem(error: web.HTTPException, request: web.Request) -> web.Response:
-    headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-    detail = error.reason
-    if isinstance(error, web.HTTPNotFound):
-        detail = f"there is nothing at {request.path[:200]}; GET /routes lists what there is"
-    elif isinstance(error, web.HTTPMethodNotAllowed):
-        detail = f"expected {headers['Allow'].replace(',', ' or ')}, received {error.method[:20]}"
-    return _respond(error.status, error.reason.lower().replace(" ", "-"), error.reason, detail, request, headers)
-
-
-def _respond(
-    status: int, kind: str, title: str, detail: str, request: web.Request, headers: dict[str, str]
-) -> web.Response:
-    if request.path == V2_PREFIX or request.path.startswith(f"{V2_PREFIX}/"):
-        return web.Response(status=status, body=spell_error(detail), content_type="application/json", headers=headers)
-    document = {
-        "type": f"urn:shoal:{kind}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "request_id": request[REQUEST_ID],
-    }
-    # A detail may quote what a client sent, which need not be valid Unicode.
-    body = json.dumps(document).encode("ascii")
-    return web.Response(status=status, body=body, content_type=PROBLEM, headers=headers)
