@@ -7,11 +7,12 @@
             │           │       │           └ ModelNotFound, ModelNotReady
             │           │       └ Overloaded, Draining
             │           └ InvalidInput, PayloadTooLarge
-            └ PayloadTooLarge, Unauthenticated, PermissionDenied
+            └ PayloadTooLarge, UnsupportedEncoding, Unauthenticated, PermissionDenied
 
     ShoalError
     ├── InvalidInput
-    │   └── UnsupportedImage
+    │   ├── UnsupportedImage
+    │   └── UnsupportedEncoding
     ├── PayloadTooLarge
     ├── ModelNotFound
     ├── Unauthenticated
@@ -40,6 +41,10 @@ class InvalidInput(ShoalError):
 
 class UnsupportedImage(InvalidInput):
     """The bytes are no picture that can be decoded, or one that is refused (a decompression bomb)."""
+
+
+class UnsupportedEncoding(InvalidInput):
+    """The body is compressed in a way that is not undone here."""
 
 
 class PayloadTooLarge(ShoalError):

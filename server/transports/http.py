@@ -5,24 +5,27 @@ connection ──▶ aiohttp ──▶ envelope: request id, problem+json, Serve
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from server.congestion import Congestion
-from server.errors import InvalidInput, Overloaded, ShoalError, UnsupportedEncoding
 from server.metrics import Metrics
 from server.service import Service
-from server.transports.codecs.compression import ACCEPTED
+from server.transports.http_connection import Doors, HotHandler
+from server.transports.http_docs import DOCS_ROUTES
 from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING, V2_DOOR
-from server.transports.http_routes import ROUTES, SERVED
-from server.transports.http_shedding import SheddingHandler
 from server.transports.http_problems import spell_problem, spell_timing
+from server.transports.http_routes import ROUTES, SERVED
 from server.transports.request_ids import request_id_of
+from server.transports.tfserving import TfServing
+from server.transports.tfserving_http import PREFIX as V1_PREFIX
+from server.transports.tfserving_http import TFSERVING_DOOR, TFSERVING_ROUTES
 from server.transports.v2 import V2
 from server.transports.v2_http import V2_ROUTES
 
@@ -31,6 +34,7 @@ BACKLOG: Final = 1024
 # such connection is told to close with that answer.
 LINGER_S: Final = 0.1
 POLL_S: Final = 0.02  # while stopping only
+_NAME: Final = re.compile(r"\{(\w+)\}")
 
 
 class HttpTransport:
@@ -56,17 +60,17 @@ class HttpTransport:
         v2: V2 | None = None,
     ) -> None:
         self._drain_timeout_s = drain_timeout_s
-        self._running = 0
         self._app = web.Application(client_max_size=max_body_bytes, middlewares=[self._envelope])
         self._app[SERVICE] = service
         self._app[METRICS] = metrics
         self._app[BODY_LIMIT] = max_body_bytes
         self._app[V2_DOOR] = v2 or V2(service, metrics)
-        self._app[SERVED] = (*ROUTES, *V2_ROUTES)
+        self._app[TFSERVING_DOOR] = TfServing(service, metrics)
+        self._doors = Doors(service, metrics, self._app[V2_DOOR], max_body_bytes)
+        self._app[SERVED] = (*ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
         for route in self._app[SERVED]:
             add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post
-            add(route.path, route.handler)
-        self._metrics = metrics
+            add(_pattern(route.path), route.handler)
         self._congestion = Congestion(budget_s)
         self._listening: asyncio.Server | None = None
         self.on_lost: Callable[[], None] = lambda: None  # called when a connection is gone
@@ -98,12 +102,12 @@ class HttpTransport:
         """Serves a connection that someone else has accepted."""
         await asyncio.get_running_loop().connect_accepted_socket(self._handler, connection)
 
-    def _handler(self) -> SheddingHandler:
+    def _handler(self) -> HotHandler:
         server = self._runner.server
         assert server is not None
         options = server._kwargs  # noqa: SLF001  what aiohttp's own factory, Server.__call__, passes on
-        return SheddingHandler(
-            server, self._congestion, self._metrics, self.on_lost, loop=asyncio.get_running_loop(), **options
+        return HotHandler(
+            server, self._congestion, self._doors, self.on_lost, loop=asyncio.get_running_loop(), **options
         )
 
     async def stop(self) -> None:
@@ -115,7 +119,7 @@ class HttpTransport:
             await asyncio.sleep(LINGER_S)
         # aiohttp's own clean-up drops what still arrives, and with it requests whose bodies are on their way.
         give_up_s = time.monotonic() + self._drain_timeout_s
-        while self._running and time.monotonic() < give_up_s:  # noqa: ASYNC110  an event would cost every request
+        while self._doors.running and time.monotonic() < give_up_s:  # noqa: ASYNC110  an event would cost every request
             await asyncio.sleep(POLL_S)
         await self._runner.cleanup()
 
@@ -123,7 +127,7 @@ class HttpTransport:
     async def _envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started_s = time.perf_counter()
         request_id = request[REQUEST_ID] = request_id_of(request.headers.get("X-Request-Id"))
-        self._running += 1
+        self._doors.running += 1
         try:
             response = await handler(request)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and everyone else goes on
@@ -132,7 +136,7 @@ class HttpTransport:
                 status=problem.status, body=problem.body, content_type=problem.kind, headers=problem.headers
             )
         finally:
-            self._running -= 1
+            self._doors.running -= 1
         headers = response.headers
         headers["Server"] = "Shoal"
         headers["X-Request-Id"] = request_id
@@ -140,3 +144,9 @@ class HttpTransport:
         if request.app[SERVICE].draining:
             response.force_close()
         return response
+
+
+def _pattern(path: str) -> str:
+    """A path as aiohttp's router takes it."""
+    # TensorFlow Serving's names end at a colon: `{model}:predict` is no model of that name.
+    return _NAME.sub(r"{\1:[^{}/:]+}", path) if path.startswith(f"{V1_PREFIX}/") else path

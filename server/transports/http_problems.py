@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from server.errors import InvalidInput, Overloaded, ShoalError
+from server.errors import InvalidInput, Overloaded, ShoalError, UnsupportedEncoding
 from server.tensors import Timing
+from server.transports.codecs.compression import ACCEPTED
 from server.transports.http_routes import too_large
 from server.transports.status import message_of, status_of
+from server.transports.tfserving_http import PREFIX as V1_PREFIX
+from server.transports.tfserving_http import status_of_protocol
 from server.transports.v2_http import PREFIX as V2_PREFIX
 from server.transports.v2_http import spell_error
 
@@ -59,6 +62,8 @@ def spell_problem(error: Exception, path: str, request_id: str, limit_bytes: int
     headers = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # it can tell whole seconds only
+    if isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = ACCEPTED
     return _respond(status.http, status.kind, status.title, message_of(error), path, request_id, headers)
 
 
@@ -79,6 +84,9 @@ def spell_timing(timing: Timing | None, total_s: float) -> str:
 
 
 def _http_problem(error: web.HTTPException, path: str, request_id: str, method: str) -> Problem:
+    if isinstance(error, web.HTTPMethodNotAllowed) and method == hdrs.METH_OPTIONS:
+        allowed = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
+        return Problem(204, b"", "text/plain", {"Allow": allowed})
     headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     detail = error.reason
     if isinstance(error, web.HTTPNotFound):
@@ -94,6 +102,8 @@ def _respond(
 ) -> Problem:
     if path == V2_PREFIX or path.startswith(f"{V2_PREFIX}/"):
         return Problem(status, spell_error(detail), "application/json", headers)
+    if path == V1_PREFIX or path.startswith(f"{V1_PREFIX}/"):
+        return Problem(status_of_protocol(status, kind), spell_error(detail), "application/json", headers)
     document = {
         "type": f"urn:shoal:{kind}",
         "title": title,

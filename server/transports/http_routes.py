@@ -1,26 +1,25 @@
 """What the plain HTTP interface serves: one table of routes, and a handler for each."""
 
+import asyncio
 import importlib.metadata
-import time
 import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from server.deadline import Deadline
 from server.errors import InvalidInput, PayloadTooLarge
 from server.metrics import CONTENT_TYPE
 from server.service import ModelDescription
 from server.tensors import TensorSpec
-from server.transports.codecs.plain import decode_request, encode_response, read_top_k
+from server.transports import openapi_plain
+from server.transports.codecs.compression import decompress, read_codings
+from server.transports.http_inference import Call, predict, read_number
 from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING
 from server.transports.http_page import get_asset, get_page
-
-MAX_BUDGET_MS: Final = 3_600_000
-MAX_VERSION: Final = 10**18
+from server.transports.openapi_parts import Operation
 
 
 class Route(NamedTuple):
@@ -31,12 +30,14 @@ class Route(NamedTuple):
         path: Its path, with names in braces.
         handler: Answers it.
         summary: What it is for.
+        operation: What it takes and answers, for the OpenAPI document.
     """
 
     method: str
     path: str
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     summary: str
+    operation: Operation | None = None
 
 
 SERVED: Final = web.AppKey("served", tuple[Route, ...])  # every route there is
@@ -97,36 +98,41 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def post_predict(request: web.Request) -> web.Response:
     """Answers `POST /predict` and `POST /predict/{model}`."""
-    deadline = read_deadline(request)
-    body = await read_body(request)
-    service, request_id = request.app[SERVICE], request[REQUEST_ID]
-    try:
-        plain = decode_request(body, request.headers.get("Content-Type", ""))
-        top_k = read_top_k(request.query["top_k"]) if "top_k" in request.query else plain.top_k
-        infer = plain.infer
-        infer.version = _read_version(request)
-    except InvalidInput as error:
-        request.app[METRICS].record("http", "", 0, type(error).__name__, 0.0)
-        raise
-    infer.model = request.match_info.get("model") or request.query.get("model", "")
-    infer.request_id, infer.deadline, infer.protocol = request_id, deadline, "http"
-    response = await service.infer(infer)
-    request[TIMING] = response.timing
-    return web.Response(body=encode_response(response, top_k, request_id), content_type="application/json")
+    query = request.query
+    call = Call(
+        body=await read_body(request),
+        request_id=request[REQUEST_ID],
+        model=request.match_info.get("model") or query.get("model", ""),
+        version=query.get("version"),
+        top_k=query.get("top_k"),
+        content_type=request.headers.get(hdrs.CONTENT_TYPE, ""),
+        budget_ms=request.headers.get("X-Latency-Budget-Ms"),
+    )
+    answer = await predict(request.app[SERVICE], request.app[METRICS], call)
+    request[TIMING] = answer.timing
+    return web.Response(body=answer.body, content_type=answer.kind)
 
 
 ROUTES: Final = (
-    Route("GET", "/", get_page, "a page to try the model with"),
-    Route("GET", "/static/{name}", get_asset, "what that page is made of"),
-    Route("GET", "/health", get_health, "whether it is ready, and what answers"),
-    Route("GET", "/health/live", get_live, "whether the process lives"),
-    Route("GET", "/health/ready", get_health, "whether it should be sent requests"),
-    Route("GET", "/model-info", get_model_info, "what a model takes, answers and was measured to do"),
-    Route("GET", "/example", get_example, "a picture to try the model with"),
-    Route("GET", "/routes", get_routes, "this list"),
-    Route("GET", "/metrics", get_metrics, "numbers for Prometheus"),
-    Route("POST", "/predict", post_predict, "classify pictures or numbers with the default model"),
-    Route("POST", "/predict/{model}", post_predict, "classify with the model of that name"),
+    Route("GET", "/", get_page, "a page to try the model with", openapi_plain.HTML),
+    Route("GET", "/static/{name}", get_asset, "what that page is made of", openapi_plain.ASSET),
+    Route("GET", "/health", get_health, "whether it is ready, and what answers", openapi_plain.HEALTH),
+    Route("GET", "/health/live", get_live, "whether the process lives", openapi_plain.LIVE),
+    Route("GET", "/health/ready", get_health, "whether it should be sent requests", openapi_plain.HEALTH),
+    Route(
+        "GET",
+        "/model-info",
+        get_model_info,
+        "what a model takes, answers and was measured to do",
+        openapi_plain.MODEL_INFO,
+    ),
+    Route("GET", "/example", get_example, "a picture to try the model with", openapi_plain.EXAMPLE),
+    Route("GET", "/routes", get_routes, "this list", openapi_plain.ROUTES),
+    Route("GET", "/metrics", get_metrics, "numbers for Prometheus", openapi_plain.METRICS),
+    Route(
+        "POST", "/predict", post_predict, "classify pictures or numbers with the default model", openapi_plain.PREDICT
+    ),
+    Route("POST", "/predict/{model}", post_predict, "classify with the model of that name", openapi_plain.PREDICT),
 )
 
 
@@ -154,44 +160,23 @@ async def read_body(request: web.Request) -> bytes:
         request: Its request.
 
     Raises:
-        PayloadTooLarge: It is over the limit.
+        InvalidInput: It is not compressed as its Content-Encoding says.
+        PayloadTooLarge: It is over the limit, as it comes or decompressed.
+        UnsupportedEncoding: It is compressed in an unknown way.
     """
     limit = request.app[BODY_LIMIT]
     if (request.content_length or 0) > limit:  # before a byte of it is read
         raise too_large(limit)
-    return await request.read()
-
-
-def read_deadline(request: web.Request) -> Deadline | None:
-    """The deadline that a request's header names, or None.
-
-    Args:
-        request: It.
-
-    Raises:
-        InvalidInput: The header is no number of milliseconds.
-    """
-    text = request.headers.get("X-Latency-Budget-Ms")
-    if text is None:
-        return None
-    try:
-        budget_ms = float(text)
-    except ValueError:
-        budget_ms = -1.0
-    if not 0 < budget_ms <= MAX_BUDGET_MS:
-        raise InvalidInput(
-            f"expected X-Latency-Budget-Ms above 0 and at most {MAX_BUDGET_MS:,} milliseconds, received {text[:40]!r}"
-        )
-    return Deadline.after(budget_ms / 1e3, now_s=time.monotonic())
+    if hdrs.CONTENT_ENCODING not in request.headers:
+        return await request.read()
+    codings = read_codings(", ".join(request.headers.getall(hdrs.CONTENT_ENCODING)))
+    body = await request.read()
+    # In a thread: at the default limit gzip takes some 40 ms. Neither zlib nor zstd holds the interpreter's lock.
+    return await asyncio.to_thread(decompress, body, codings, limit) if codings else body
 
 
 def _read_version(request: web.Request) -> int | None:
-    text = request.query.get("version")
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) < MAX_VERSION:
-        raise InvalidInput(f"expected a version as a whole number above 0, received {text[:40]!r}")
-    return int(text)
+    return read_number(request.query.get("version"))
 
 
 def _spell_model(model: ModelDescription) -> dict[str, Any]:

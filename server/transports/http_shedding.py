@@ -18,17 +18,23 @@ from aiohttp.web_protocol import RequestHandler
 
 from server.congestion import Congestion
 from server.metrics import Metrics
+from server.transports.http_foreign import as_problem
+from server.transports.http_keys import REQUEST_ID
 from server.transports.request_ids import request_id_of
 
 _START: Final = b"POST /predict"
 _HEAD_END: Final = b"\r\n\r\n"
+_DETAIL: Final = (
+    b"overloaded: more requests are under way than can be answered within the latency budget; send the request again"
+    b" later"
+)
 _BODY: Final = (
     b'{"type":"urn:shoal:overloaded","title":"Too much to do to answer in time","status":429,'
-    b'"detail":"overloaded: more requests are under way than can be answered within the latency budget;'
-    b' send the request again later","request_id":"%s"}'
+    b'"detail":"' + _DETAIL + b'","request_id":"%s"}'
 )
+_V2_BODY: Final = b'{"error":"' + _DETAIL + b'"}'
 _ANSWER: Final = (
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nServer: Shoal\r\n"
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: %s\r\nServer: Shoal\r\n"
     b"Server-Timing: total;dur=0.0\r\nRetry-After: 1\r\nX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s"
 )
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
@@ -64,7 +70,7 @@ class SheddingHandler(RequestHandler):
         if self._whole and not self._counted:
             kind = _kind(data)
             if kind == PREDICT and self._congestion.full and self._at_rest():
-                self._refuse()
+                self._refuse(request_id_of(None))
                 return
             self._whole = kind != PART
         if not self._counted:
@@ -76,6 +82,8 @@ class SheddingHandler(RequestHandler):
         self, request: Any, resp: Any, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Writes the answer; aiohttp's own step after a handler."""
+        if REQUEST_ID not in request:  # no handler of ours saw it
+            resp = as_problem(resp)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -96,12 +104,12 @@ class SheddingHandler(RequestHandler):
         """Whether aiohttp has nothing of this connection left to parse or to handle; what it wrote went out before."""
         return not (self._messages or self._close or self._force_close or self._upgraded)
 
-    def _refuse(self) -> None:
+    def _refuse(self, request_id: str, *, v2: bool = False) -> None:
         assert self.transport is not None
-        request_id = request_id_of(None).encode()
-        body = _BODY % request_id
-        self.transport.write(_ANSWER % (request_id, len(body), body))
-        self._metrics.record("http", "", 0, "Overloaded", 0.0)
+        name = request_id.encode()
+        body, kind = (_V2_BODY, b"application/json") if v2 else (_BODY % name, b"application/problem+json")
+        self.transport.write(_ANSWER % (kind, name, len(body), body))
+        self._metrics.record("v2_http" if v2 else "http", "", 0, "Overloaded", 0.0)
 
 
 def _kind(data: bytes) -> int:

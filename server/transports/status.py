@@ -29,6 +29,9 @@ INTERNAL: Final = Status(500, _CODE.INTERNAL, "internal", "The server failed")
 TABLE: Final[dict[type[BaseException], Status]] = {
     errors.InvalidInput: Status(400, _CODE.INVALID_ARGUMENT, "invalid-input", "The input is not what the model takes"),
     errors.UnsupportedImage: Status(415, _CODE.INVALID_ARGUMENT, "unsupported-image", "Not a picture that can be read"),
+    errors.UnsupportedEncoding: Status(
+        415, _CODE.INVALID_ARGUMENT, "unsupported-encoding", "Compressed in a way that is not undone here"
+    ),
     errors.PayloadTooLarge: Status(413, _CODE.RESOURCE_EXHAUSTED, "payload-too-large", "The request is too large"),
     errors.ModelNotFound: Status(404, _CODE.NOT_FOUND, "model-not-found", "No such model"),
     errors.Unauthenticated: Status(401, _CODE.UNAUTHENTICATED, "unauthenticated", "Who is asking?"),

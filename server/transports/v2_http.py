@@ -10,36 +10,38 @@ import orjson
 from aiohttp import hdrs, web
 
 from server.errors import InvalidInput, ModelNotFound, ModelNotReady
-from server.transports.codecs.v2 import V2Request, read_version
-from server.transports.codecs.v2_json import decode_request, encode_response, read_object
+from server.transports import openapi_v2
+from server.transports.codecs.v2_json import read_object
+from server.transports.http_inference import Call, infer_v2
 from server.transports.http_keys import REQUEST_ID, TIMING, V2_DOOR
-from server.transports.http_routes import Route, read_body, read_deadline
+from server.transports.http_routes import Route, read_body
+from server.transports.openapi_v2 import HEADER_LENGTH, V2
 
 PREFIX: Final = "/v2"
-HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-PROTOCOL: Final = "v2_http"
 # Below this compression costs more than it saves: what it saves fits the same packet.
 COMPRESS_FROM_BYTES: Final = 1024
 COMPRESS_ASIDE_BYTES: Final = 1 << 16  # larger answers are compressed in a thread: this much takes about a millisecond
-_MAX_DIGITS: Final = 12
 
 
 async def post_infer(request: web.Request) -> web.Response:
     """Answers `POST /v2/models/{model}/infer`."""
-    deadline = read_deadline(request)
-    body = await read_body(request)
-    v2 = request.app[V2_DOOR]
-    wanted = v2.read(lambda: _decode(request, body), PROTOCOL)
-    response = await v2.infer(wanted, request[REQUEST_ID], deadline)
-    request[TIMING] = response.timing
-    content, header_length = encode_response(response, wanted)
-    kind = "application/json" if header_length is None else "application/octet-stream"
-    answer = web.Response(body=content, content_type=kind, zlib_executor_size=COMPRESS_ASIDE_BYTES)
-    if header_length is not None:
-        answer.headers[HEADER_LENGTH] = str(header_length)
-    if len(content) >= COMPRESS_FROM_BYTES:
-        _compress(request, answer)
-    return answer
+    name, version = _model(request)
+    call = Call(
+        body=await read_body(request),
+        request_id=request[REQUEST_ID],
+        model=name,
+        version=version,
+        budget_ms=request.headers.get("X-Latency-Budget-Ms"),
+        header_length=request.headers.get(HEADER_LENGTH),
+    )
+    answer = await infer_v2(request.app[V2_DOOR], call)
+    request[TIMING] = answer.timing
+    response = web.Response(body=answer.body, content_type=answer.kind, zlib_executor_size=COMPRESS_ASIDE_BYTES)
+    if answer.header_length is not None:
+        response.headers[HEADER_LENGTH] = str(answer.header_length)
+    if len(answer.body) >= COMPRESS_FROM_BYTES:
+        _compress(request, response)
+    return response
 
 
 async def get_live(request: web.Request) -> web.Response:  # noqa: ARG001  every handler takes one
@@ -144,59 +146,40 @@ _VERSION: Final = _MODEL + "/versions/{version}"
 _REPOSITORY: Final = f"{PREFIX}/repository/models/{{model}}"
 
 V2_ROUTES: Final = (
-    Route("GET", PREFIX, get_server, "Open Inference Protocol: the server's metadata"),
-    Route("GET", f"{PREFIX}/health/live", get_live, "Open Inference Protocol: whether the process lives"),
-    Route("GET", f"{PREFIX}/health/ready", get_ready, "Open Inference Protocol: whether it should be sent requests"),
-    Route("GET", f"{PREFIX}/models/stats", get_statistics, "Open Inference Protocol: what all models have done"),
+    Route("GET", PREFIX, get_server, f"{V2}: the server's metadata", openapi_v2.SERVER),
+    Route("GET", f"{PREFIX}/health/live", get_live, f"{V2}: whether the process lives", openapi_v2.LIVE),
+    Route("GET", f"{PREFIX}/health/ready", get_ready, f"{V2}: whether it should be sent requests", openapi_v2.READY),
+    Route("GET", f"{PREFIX}/models/stats", get_statistics, f"{V2}: what all models have done", openapi_v2.STATISTICS),
     *(
         route
         for path in (_MODEL, _VERSION)
         for route in (
-            Route("GET", path, get_model, "Open Inference Protocol: what a model takes and answers"),
-            Route("GET", f"{path}/ready", get_model_ready, "Open Inference Protocol: whether a model can answer"),
-            Route("GET", f"{path}/config", get_config, "Open Inference Protocol: how a model is served"),
-            Route("GET", f"{path}/stats", get_statistics, "Open Inference Protocol: what a model has done"),
-            Route("POST", f"{path}/infer", post_infer, "Open Inference Protocol: tensors or pictures in, tensors out"),
+            Route("GET", path, get_model, f"{V2}: what a model takes and answers", openapi_v2.MODEL),
+            Route("GET", f"{path}/ready", get_model_ready, f"{V2}: whether a model can answer", openapi_v2.MODEL_READY),
+            Route("GET", f"{path}/config", get_config, f"{V2}: how a model is served", openapi_v2.CONFIG),
+            Route("GET", f"{path}/stats", get_statistics, f"{V2}: what a model has done", openapi_v2.STATISTICS),
+            Route("POST", f"{path}/infer", post_infer, f"{V2}: tensors or pictures in, tensors out", openapi_v2.INFER),
         )
     ),
-    Route("POST", f"{PREFIX}/repository/index", post_index, "Open Inference Protocol: every version of every model"),
-    Route("POST", f"{_REPOSITORY}/load", post_load, "Open Inference Protocol: load a model"),
-    Route("POST", f"{_REPOSITORY}/unload", post_unload, "Open Inference Protocol: let a model go"),
+    Route("POST", f"{PREFIX}/repository/index", post_index, f"{V2}: every version of every model", openapi_v2.INDEX),
+    Route("POST", f"{_REPOSITORY}/load", post_load, f"{V2}: load a model", openapi_v2.LOAD),
+    Route("POST", f"{_REPOSITORY}/unload", post_unload, f"{V2}: let a model go", openapi_v2.UNLOAD),
+    Route("GET", f"{PREFIX}/trace/setting", trace, f"{V2}: what is traced", openapi_v2.GET_TRACE),
+    Route("POST", f"{PREFIX}/trace/setting", trace, f"{V2}: trace otherwise", openapi_v2.SET_TRACE),
+    Route("GET", f"{_MODEL}/trace/setting", trace, f"{V2}: what is traced of a model", openapi_v2.GET_MODEL_TRACE),
+    Route("POST", f"{_MODEL}/trace/setting", trace, f"{V2}: trace a model otherwise", openapi_v2.SET_MODEL_TRACE),
+    Route("GET", f"{PREFIX}/logging", logging, f"{V2}: what is logged", openapi_v2.GET_LOGS),
+    Route("POST", f"{PREFIX}/logging", logging, f"{V2}: log otherwise", openapi_v2.SET_LOGS),
     *(
-        Route(method, path, handler, summary)
-        for path, handler, summary in (
-            (f"{PREFIX}/trace/setting", trace, "Open Inference Protocol: what is traced"),
-            (f"{_MODEL}/trace/setting", trace, "Open Inference Protocol: what is traced of a model"),
-            (f"{PREFIX}/logging", logging, "Open Inference Protocol: what is logged"),
-        )
-        for method in ("GET", "POST")
-    ),
-    *(
-        Route("GET", f"{PREFIX}/{kind}sharedmemory{path}/status", get_no_regions, "Open Inference Protocol: none")
+        Route("GET", f"{PREFIX}/{kind}sharedmemory{path}/status", get_no_regions, f"{V2}: none", operation)
         for kind in ("system", "cuda")
-        for path in ("", "/region/{region}")
+        for path, operation in (("", openapi_v2.REGIONS), ("/region/{region}", openapi_v2.REGION))
     ),
 )
 
 
 def _model(request: web.Request) -> tuple[str, str]:
     return request.match_info.get("model", ""), request.match_info.get("version", "")
-
-
-def _decode(request: web.Request, body: bytes) -> V2Request:
-    wanted = decode_request(body, _header_length(request))
-    name, version = _model(request)
-    wanted.infer.model, wanted.infer.version = name, read_version(version)
-    return wanted
-
-
-def _header_length(request: web.Request) -> int | None:
-    text = request.headers.get(HEADER_LENGTH)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
-        raise InvalidInput(f"expected {HEADER_LENGTH} as a number of bytes, received {text[:40]!r}")
-    return int(text)
 
 
 async def _parameters(request: web.Request) -> dict[str, Any]:

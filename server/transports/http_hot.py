@@ -1,0 +1,135 @@
+"""Reads and writes the HTTP of plain prediction requests: those that came whole and say nothing out of the ordinary.
+
+    bytes ─▶ read ─┬─▶ Hot: what it asks of whom        answer ─▶ spell ─▶ bytes
+                   └─▶ None: aiohttp's to read
+
+aiohttp reads everything that HTTP allows, which costs a request 100 µs and more: a parser's objects, a request, a
+response, two tasks, middleware. What nearly every request looks like is one line, a few headers and a body. The grammar
+here is far narrower than RFC 9112's, and whatever does not fit it is left alone.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from aiohttp.helpers import rfc822_formatted_time
+
+from server.transports.http_inference import Answer, Call
+from server.transports.request_ids import request_id_of
+
+_HEAD: Final = re.compile(
+    rb"POST (?:"
+    rb"/predict(?:/(?P<plain>[-A-Za-z0-9._]+))?"
+    rb"|/v2/models/(?P<v2>[-A-Za-z0-9._]+)(?:/versions/(?P<version>[0-9]+))?/infer"
+    rb") HTTP/1\.1\r\n"
+    rb"(?P<fields>(?:[-A-Za-z0-9_]+:[\t -~]*\r\n)+)\r\n"
+)
+# Whoever sends one of these wants more of HTTP than is done here.
+_SPECIAL: Final = frozenset(
+    {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"authorization", b"cookie"}
+)
+_MAX_DIGITS: Final = 9
+_CLOSE: Final = "Connection: close\r\n"
+
+
+class Hot(NamedTuple):
+    """A request that was read.
+
+    Args:
+        call: What is asked.
+        v2: Whether by the Open Inference Protocol.
+        path: Its path.
+    """
+
+    call: Call
+    v2: bool
+    path: str
+
+
+def read(data: bytes, limit_bytes: int) -> Hot | int | None:
+    """Reads a request.
+
+    Args:
+        data: What a connection that was at rest has received.
+        limit_bytes: Of bodies.
+
+    Returns:
+        The request; or its length where only its head and a part of its body are there; or None where `data` is nothing
+        of the plain kind.
+    """
+    found = _HEAD.match(data)
+    if found is None:
+        return None
+    fields = _read_fields(found["fields"])
+    if fields is None or b"host" not in fields:
+        return None
+    named = found["v2"]
+    if named is not None and b"accept-encoding" in fields:  # its answers may be compressed
+        return None
+    length = fields.get(b"content-length", b"")
+    if not length.isdigit() or len(length) > _MAX_DIGITS or int(length) > limit_bytes:
+        return None
+    whole = found.end() + int(length)
+    if whole != len(data):
+        return whole if whole > len(data) else None
+    call = Call(
+        body=data[found.end() :],
+        request_id=request_id_of(_text(fields.get(b"x-request-id"))),
+        model=(named or found["plain"] or b"").decode(),
+        version=_text(found["version"]),
+        content_type=fields.get(b"content-type", b"").decode(),
+        budget_ms=_text(fields.get(b"x-latency-budget-ms")),
+        header_length=_text(fields.get(b"inference-header-content-length")),
+    )
+    return Hot(call, named is not None, data[5 : data.index(b" ", 5)].decode())
+
+
+def spell(answer: Answer, request_id: str, timing: str, *, close: bool) -> bytes:
+    """An answer as bytes.
+
+    Args:
+        answer: What the service answered.
+        request_id: The request's name.
+        timing: The value of `Server-Timing`.
+        close: Whether the connection ends with it.
+    """
+    headers = ""
+    if answer.header_length is not None:
+        headers = f"Inference-Header-Content-Length: {answer.header_length}\r\n"
+    return spell_head(200, "OK", answer.kind, len(answer.body), request_id, timing, headers, close=close) + answer.body
+
+
+def spell_head(
+    status: int, reason: str, kind: str, length: int, request_id: str, timing: str, headers: str, *, close: bool
+) -> bytes:
+    """The head of an answer.
+
+    Args:
+        status: The HTTP status.
+        reason: Its phrase.
+        kind: The body's media type.
+        length: The body's length in bytes.
+        request_id: The request's name.
+        timing: The value of `Server-Timing`.
+        headers: Further header lines, each with its line end.
+        close: Whether the connection ends with it.
+    """
+    return (
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\n{headers}Content-Length: {length}\r\nServer: Shoal\r\n"
+        f"X-Request-Id: {request_id}\r\nServer-Timing: {timing}\r\nDate: {rfc822_formatted_time()}\r\n"
+        f"{_CLOSE if close else ''}\r\n"
+    ).encode("ascii")
+
+
+def _read_fields(lines: bytes) -> dict[bytes, bytes] | None:
+    fields: dict[bytes, bytes] = {}
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip()
+        if name in fields or name in _SPECIAL or (name == b"connection" and value.lower() != b"keep-alive"):
+            return None
+        fields[name] = value
+    return fields
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
