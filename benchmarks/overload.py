@@ -2,23 +2,32 @@
 
 import argparse
 import asyncio
+import os
+from contextlib import nullcontext
 
 from benchmarks.http_load import closed_loop, open_loop
 from benchmarks.resilience import Verdict, add_common_arguments, finish, peak_per_s, questions, run
-from benchmarks.server_process import Address, serve
+from benchmarks.server_process import Address, generator_apart, serve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
     add_common_arguments(parser)
     parser.add_argument("--seconds", type=float, default=60, help="length of the overload (default: 60)")
+    parser.add_argument(
+        "--shared-cores",
+        action="store_true",
+        help="let the load generator use the server's cores too (default: it has the last core for itself)",
+    )
     parser.add_argument("--times", type=float, default=2, help="arrivals as a multiple of the peak (default: 2)")
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Measures the peak, then overloads; see the module."""
     verdict = Verdict()
-    with serve(arguments.models, arguments.server_args.split()) as address:
+    apart = nullcontext() if arguments.shared_cores else generator_apart()
+    with apart as cores, serve(arguments.models, arguments.server_args.split()) as address:
+        verdict.figures["server_cores"] = cores or os.cpu_count()
         run(_measure(address, arguments, verdict))
     return finish(arguments, verdict)
 

@@ -1,16 +1,20 @@
 """A real server in a process of its own, on free ports, for as long as a `with` block lasts."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Final
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S: Final = 60.0
+_of_server: Final[ContextVar[frozenset[int]]] = ContextVar("cores of the server", default=frozenset())
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,7 @@ def serve(models: Path, arguments: Sequence[str] = ()) -> Iterator[Address]:
         log_file = Path(folder) / "server.log"
         with (
             log_file.open("wb") as log,
-            subprocess.Popen(
-                [*command, "--ports-file", str(ports_file), *arguments], stdout=log, stderr=log
-            ) as process,
+            _start(command, log) as process,
         ):
             try:
                 yield _wait_ready(process, ports_file, log_file)
@@ -60,6 +62,41 @@ def serve(models: Path, arguments: Sequence[str] = ()) -> Iterator[Address]:
                 code = process.wait(READY_WITHIN_S)
         if code != 0:
             raise RuntimeError(f"the server stopped with code {code}:\n{log_file.read_text()}")
+
+
+@contextmanager
+def generator_apart() -> Iterator[int]:
+    """Gives this process the last core for itself; what `serve` starts inside the block gets all others.
+
+    A generator that shares the server's cores takes more of them the more it sends, which looks like a server that
+    slows down under overload.
+
+    Yields:
+        How many cores are left for the server.
+
+    Raises:
+        RuntimeError: There is only one core.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == 1:
+        raise RuntimeError("expected a core for the load generator and one for the server, received one in all")
+    others = _of_server.set(frozenset(cores[:-1]))
+    os.sched_setaffinity(0, cores[-1:])
+    try:
+        yield len(cores) - 1
+    finally:
+        os.sched_setaffinity(0, cores)
+        _of_server.reset(others)
+
+
+def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Starts a process on the server's cores: it inherits those of the thread that starts it."""
+    mine, cores = os.sched_getaffinity(0), _of_server.get()
+    os.sched_setaffinity(0, cores or mine)
+    try:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def _wait_ready(process: subprocess.Popen[bytes], ports_file: Path, log_file: Path) -> Address:

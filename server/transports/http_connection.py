@@ -76,6 +76,8 @@ class HotHandler(SheddingHandler):
             self._hold(data)
         elif self._missing_bytes:
             self._complete(data)
+        elif self.shed(data):
+            pass
         elif not self._whole or self._counted or self._paused or not self._at_rest() or not self._read(data):
             super().data_received(data)
 

@@ -6,10 +6,11 @@ GET / ──▶ index.html ──▶ /static/style.css, /static/app.js and the m
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 FOLDER: Final = Path(__file__).parent.parent / "web"
 PAGE: Final = "index.html"
+DOCS: Final = "docs.html"
 _KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # Named one by one: what a request names is never joined to a folder unless it is here.
 ASSETS: Final = frozenset(
@@ -18,6 +19,9 @@ ASSETS: Final = frozenset(
         "bmp.js",
         "camera.js",
         "card.js",
+        "docs.css",
+        "docs.js",
+        "docs_schema.js",
         "dom.js",
         "icon.svg",
         "models.js",
@@ -35,9 +39,21 @@ POLICY: Final = (
 )
 
 
-async def get_page(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  every handler takes one
-    """Answers `GET /`."""
-    return _respond(PAGE)
+async def get_page(request: web.Request) -> web.StreamResponse:
+    """Answers `GET /`: the page, or to a client that takes anything, that the server lives.
+
+    KServe's V1 protocol asks for that here; browsers name text/html.
+    """
+    if request.headers.get(hdrs.ACCEPT) == "*/*":
+        return web.json_response({"status": "alive"}, headers={"Vary": hdrs.ACCEPT})
+    page = _respond(PAGE)
+    page.headers[hdrs.VARY] = hdrs.ACCEPT
+    return page
+
+
+async def get_docs(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  every handler takes one
+    """Answers `GET /docs`."""
+    return _respond(DOCS)
 
 
 async def get_asset(request: web.Request) -> web.StreamResponse:

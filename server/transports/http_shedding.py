@@ -28,15 +28,18 @@ _DETAIL: Final = (
     b"overloaded: more requests are under way than can be answered within the latency budget; send the request again"
     b" later"
 )
-_BODY: Final = (
-    b'{"type":"urn:shoal:overloaded","title":"Too much to do to answer in time","status":429,'
-    b'"detail":"' + _DETAIL + b'","request_id":"%s"}'
+_PROBLEM: Final = (
+    b'{"type":"urn:shoal:overloaded","title":"Too much to do to answer in time","status":429,"detail":"%s",'
+    b'"request_id":"' % _DETAIL
 )
-_V2_BODY: Final = b'{"error":"' + _DETAIL + b'"}'
-_ANSWER: Final = (
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: %s\r\nServer: Shoal\r\n"
-    b"Server-Timing: total;dur=0.0\r\nRetry-After: 1\r\nX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s"
+_BODY: Final = _PROBLEM + b'"}'
+_HEAD: Final = (
+    b"HTTP/1.1 429 Too Many Requests\r\nServer: Shoal\r\nServer-Timing: total;dur=0.0\r\nRetry-After: 1\r\n"
+    b"X-Request-Id: %s\r\n"
 )
+_ANSWER: Final = _HEAD + b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n" + _PROBLEM + b'%s"}'
+_V2_BODY: Final = b'{"error":"%s"}' % _DETAIL
+_V2_ANSWER: Final = _HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_V2_BODY) + _V2_BODY
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 # A request that says any of these is for the whole machinery: it brings its own budget or name, or is not plain.
 _SPECIAL: Final = re.compile(
@@ -67,16 +70,30 @@ class SheddingHandler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Refuses the request in `data`, or hands it on; aiohttp's own event."""
-        if self._whole and not self._counted:
-            kind = _kind(data)
-            if kind == PREDICT and self._congestion.full and self._at_rest():
-                self._refuse(request_id_of(None))
-                return
-            self._whole = kind != PART
+        if self.shed(data):
+            return
         if not self._counted:
+            self._whole = self._whole and _kind(data) != PART
             self._counted = True
             self._congestion.enter()
         super().data_received(data)
+
+    def shed(self, data: bytes) -> bool:
+        """Refuses the request in `data` where there is too much to do already, and it is a plain one.
+
+        Args:
+            data: What the connection has received.
+
+        Returns:
+            Whether it did.
+        """
+        congestion = self._congestion
+        if congestion.under_way < congestion.limit or not self._whole or self._counted:
+            return False
+        if _kind(data) != PREDICT or not self._at_rest():
+            return False
+        self._refuse(request_id_of(None))
+        return True
 
     async def finish_response(
         self, request: Any, resp: Any, start_time: float | None
@@ -107,8 +124,10 @@ class SheddingHandler(RequestHandler):
     def _refuse(self, request_id: str, *, v2: bool = False) -> None:
         assert self.transport is not None
         name = request_id.encode()
-        body, kind = (_V2_BODY, b"application/json") if v2 else (_BODY % name, b"application/problem+json")
-        self.transport.write(_ANSWER % (kind, name, len(body), body))
+        if v2:
+            self.transport.write(_V2_ANSWER % name)
+        else:
+            self.transport.write(_ANSWER % (name, len(_BODY) + len(name), name))
         self._metrics.record("v2_http" if v2 else "http", "", 0, "Overloaded", 0.0)
 
 

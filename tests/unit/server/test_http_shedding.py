@@ -8,6 +8,7 @@ from aiohttp import web
 from server.congestion import Congestion
 from server.metrics import Metrics
 from server.transports import http_shedding
+from server.transports.http_keys import REQUEST_ID
 from server.transports.http_shedding import OTHER, PART, PREDICT, SheddingHandler
 
 
@@ -71,8 +72,12 @@ class Client:
 async def serving(
     congestion: Congestion, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 ) -> AsyncIterator[Callable[[], Awaitable[Client]]]:
+    async def named(request: web.BaseRequest) -> web.StreamResponse:
+        request[REQUEST_ID] = "named"  # as the envelope of `server.transports.http` does
+        return await handler(request)
+
     loop, opened = asyncio.get_running_loop(), []
-    server = web.Server(handler)
+    server = web.Server(named)
     listening = await loop.create_server(
         lambda: SheddingHandler(server, congestion, Metrics(), lambda: None, loop=loop), "127.0.0.1", 0
     )
