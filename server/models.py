@@ -11,10 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from server.errors import Draining, InvalidInput, ModelNotFound, ModelNotReady, ShoalError, StartupError
 from server.health_bounds import HealthBounds
@@ -23,6 +22,9 @@ from server.repository import Load, Scan, VersionPolicy, scan, settle
 from server.routing import route
 from server.shelf import VersionState
 from server.versions import LoadedModel, LoadOptions, load_version
+
+# A version that comes up beside others takes a quarter of a core while it warms: loading is longer, and nobody notices.
+REST: Final = 3.0
 
 __all__ = ["LoadOptions", "LoadedModel", "ModelEvent", "Models", "ModelsOptions", "VersionState"]
 
@@ -72,7 +74,7 @@ class Models:
     ) -> None:
         self._folder = folder
         self._options = options
-        self._life = Lifecycle(partial(_load, options.load), folder, options.versions, options.bounds, on_event, clock)
+        self._life = Lifecycle(self._load, folder, options.versions, options.bounds, on_event, clock)
         self._seen, self._believed = Scan(), Scan()
         self._active = set(options.preload)  # with "explicit", the models that were asked for
         self._ticker: asyncio.Task[None] | None = None
@@ -254,6 +256,12 @@ class Models:
         if changed:
             self._update()
 
+    async def _load(self, folder: Path, step: Load) -> LoadedModel:
+        options = self._options.load
+        if self._life.serving:
+            options = replace(options, executor=replace(options.executor, rest=REST))
+        return await load_version(folder, step.stamp, options)
+
     def _update(self) -> None:
         models = self._believed.models
         if self._options.mode == "explicit":
@@ -293,7 +301,3 @@ class Models:
             f"expected <name>/<version>/model.onnx or a bundle in {self._folder}, found none;"
             " export a model there, or name another folder with --models"
         )
-
-
-async def _load(options: LoadOptions, folder: Path, step: Load) -> LoadedModel:
-    return await load_version(folder, step.stamp, options)

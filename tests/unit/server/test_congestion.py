@@ -1,4 +1,4 @@
-from server.congestion import BURST, FEWEST, STANDING, UNMEASURED, Congestion
+from server.congestion import BURST, FEWEST, STANDING, STANDS_AFTER, UNMEASURED, WINDOW_S, Congestion
 
 BUDGET_S = 0.2
 
@@ -34,6 +34,16 @@ def test_a_standing_queue_is_allowed_less_until_it_is_gone() -> None:
         congestion.leave(now_s, answered=False)
     work(congestion, per_s=4000, seconds=1, under_way=0, from_s=now_s)
     assert congestion.limit > 1.3 * standing
+
+
+def test_a_long_moment_is_no_standing_queue() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=4000, seconds=3, under_way=100)
+    burst = congestion.limit
+    now_s = work(congestion, per_s=4000, seconds=WINDOW_S * (STANDS_AFTER - 0.5), under_way=burst, from_s=now_s)
+    assert congestion.limit >= 0.98 * burst
+    work(congestion, per_s=4000, seconds=WINDOW_S * 2, under_way=burst, from_s=now_s)
+    assert congestion.limit <= 1.02 * 4000 * BUDGET_S * STANDING
 
 
 def test_it_is_full_at_the_limit_and_not_below() -> None:
