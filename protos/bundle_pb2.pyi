@@ -8,6 +8,9 @@ What export writes and the server reads: models/<name>/<version>/manifest.json i
         model.int8.onnx    further variants
         manifest.json      this message
         golden.npz         encoded images with the Keras model's own probabilities
+        model.explain.onnx the class-activation map, where the architecture allows it
+        sbom.cdx.json      the packages that made the bundle, in CycloneDX form
+        manifest.sig       Ed25519 over the bytes of manifest.json, where a key was given
 """
 
 from collections import abc as _abc
@@ -65,6 +68,8 @@ class Manifest(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    SBOM_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """1; a reader refuses a number it does not know"""
     name: _builtins.str
@@ -100,6 +105,12 @@ class Manifest(_message.Message):
     def tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """package → version used for the export"""
 
+    @_builtins.property
+    def sbom(self) -> Global___File: ...
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """absent where the architecture has no class-activation map"""
+
     def __init__(
         self,
         *,
@@ -119,14 +130,74 @@ class Manifest(_message.Message):
         dataset: Global___Dataset | None = ...,
         training: Global___Training | None = ...,
         tools: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        sbom: Global___File | None = ...,
+        explanation: Global___Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "golden", b"golden", "preprocessing", b"preprocessing", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "explanation", b"explanation", "golden", b"golden", "preprocessing", b"preprocessing", "sbom", b"sbom", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "created_at", b"created_at", "dataset", b"dataset", "framework", b"framework", "golden", b"golden", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "parameters", b"parameters", "preprocessing", b"preprocessing", "schema", b"schema", "tools", b"tools", "training", b"training", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "created_at", b"created_at", "dataset", b"dataset", "explanation", b"explanation", "framework", b"framework", "golden", b"golden", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "parameters", b"parameters", "preprocessing", b"preprocessing", "sbom", b"sbom", "schema", b"schema", "tools", b"tools", "training", b"training", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Manifest: _TypeAlias = Manifest  # noqa: Y015
+
+@_typing.final
+class File(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """relative to the manifest"""
+    sha256: _builtins.str
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___File: _TypeAlias = File  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """A graph of its own, so that whoever wants no heat map does not pay for one. It takes what the variants take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRAPH_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """"cam": class-activation map, Zhou et al. 2016"""
+    @_builtins.property
+    def graph(self) -> Global___File: ...
+    @_builtins.property
+    def output(self) -> Global___Tensor:
+        """FP32 [batch, height, width, classes]; its mean over height and width is the class's logit"""
+
+    def __init__(
+        self,
+        *,
+        graph: Global___File | None = ...,
+        method: _builtins.str = ...,
+        output: Global___Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "method", b"method", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):

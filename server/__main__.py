@@ -47,7 +47,8 @@ def _serve(settings: Settings) -> None:
     if link is not None:
         from server.worker import work  # noqa: PLC0415
 
-        _run(work(settings, *link))
+        ends, grpc_port, slot = link
+        _run(work(settings.of_slot(slot), ends, grpc_port))
     elif workers > 1:
         from server.supervisor import supervise  # noqa: PLC0415
 

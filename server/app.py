@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -22,15 +23,17 @@ from server.admission import Admission
 from server.announcement import Announcement, announce
 from server.batcher import BatcherOptions
 from server.decode_pool import DecodePool
-from server.errors import StartupError
+from server.errors import BundleError, StartupError
 from server.executor import ExecutorOptions
 from server.health_bounds import HealthBounds
 from server.metrics import Metrics
 from server.models import LoadOptions, ModelEvent, Models, ModelsOptions
 from server.repository import VersionPolicy
+from server.response_cache import ResponseCache
 from server.service import Service
 from server.settings import Settings
 from server.shadow import Shadows
+from server.signatures import read_public_keys
 from server.sockets import bind
 from server.transports.grpc import GrpcTransport
 from server.transports.http import HttpTransport
@@ -122,6 +125,7 @@ async def open_app(
         pool = DecodePool(settings.decode_threads, max_pixels=settings.max_image_pixels)
         stack.callback(pool.close)
         shadows = Shadows()
+        cache = ResponseCache(settings.response_cache_bytes) if settings.response_cache_bytes else None
         listener = _EventListener(metrics)
         models = Models(settings.models, _models_options(settings), on_event=listener)
         stack.push_async_callback(models.close)
@@ -134,6 +138,7 @@ async def open_app(
             metrics=metrics,
             shadows=shadows,
             budget_s=settings.latency_budget_ms / 1e3,
+            cache=cache,
             # What one of several workers loads or sets, the others would not have.
             control=models if settings.model_control == "explicit" and not reuse_port else None,
             alone=not reuse_port,
@@ -142,6 +147,8 @@ async def open_app(
         http, grpc_transport, port = await _open_transports(
             settings, service, metrics, stack, listening, grpc_port, reuse_port=reuse_port
         )
+        if cache is not None:
+            metrics.caching, listener.freed = cache.statistics, cache.forget_closed
         listener.changed = grpc_transport.publish_health
         # What is loaded now lives as long as the process: collections need not look at it again.
         gc.collect()
@@ -192,6 +199,7 @@ class _EventListener:
     def __init__(self, metrics: Metrics) -> None:
         self.changed: Callable[[], Any] | None = None
         self.rolled_back: Callable[[ModelEvent], None] | None = None
+        self.freed: Callable[[], None] | None = None
         self._metrics = metrics
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -202,6 +210,8 @@ class _EventListener:
         if event.duration_s:
             known["duration_s"] = round(event.duration_s, 3)
         (log.warning if event.kind in _ALARMING else log.info)(f"model {event.kind}", **known)
+        if event.kind == "unloaded" and self.freed is not None:
+            self.freed()
         if event.kind == "rolled_back" and self.rolled_back is not None:
             self.rolled_back(event)
         if self.changed is not None:
@@ -217,6 +227,7 @@ def _models_options(settings: Settings) -> ModelsOptions:
                 providers=settings.providers,
                 intra_op_threads=settings.intra_op_threads,
                 max_batch_rows=settings.max_batch_rows,
+                device=settings.devices[0] if settings.devices else None,
             ),
             batcher=BatcherOptions(
                 max_batch_rows=settings.max_batch_rows,
@@ -227,6 +238,7 @@ def _models_options(settings: Settings) -> ModelsOptions:
                 max_batch_s=settings.latency_budget_ms / 4e3,
             ),
             variant=settings.variant,
+            trusted_keys=_checked_keys(settings.trusted_keys),
         ),
         default_model=settings.default_model,
         versions=_read_versions(settings.versions),
@@ -240,6 +252,15 @@ def _models_options(settings: Settings) -> ModelsOptions:
             max_latency_ratio=settings.rollback_max_latency_ratio,
         ),
     )
+
+
+def _checked_keys(path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            read_public_keys(path)
+        except BundleError as error:
+            raise StartupError(f"--trusted-keys: {error}") from None
+    return path
 
 
 def _read_versions(text: str) -> VersionPolicy:

@@ -1,7 +1,10 @@
 """A folder that export wrote becomes a checked `Bundle`, or an error that says what is wrong with it.
 
-    models/<name>/<version>/ ──manifest.json──▶ schema? ──▶ files, sizes, sha256? ──▶ labels, image input? ──▶ Bundle
+    models/<name>/<version>/ ──manifest.json──▶ signed? ─▶ schema? ─▶ sizes, sha256? ─▶ labels, image input? ──▶ Bundle
                              └──only model.onnx──▶ a plain Bundle: tensors only, nothing to check it against
+
+Signatures are asked for only where keys are given; then a plain folder is refused, and so is a bundle under another
+name or number than the signed one.
 
 The folder's own name and number are what is served: a bundle copied to another number (to bring it back, say) is that
 version. Everything here blocks (it hashes whole files), so the event loop calls it in a thread.
@@ -19,6 +22,7 @@ from google.protobuf import json_format
 from protos.bundle_pb2 import Manifest, Tensor
 from server.errors import BundleError
 from server.images import RESIZE, ImageSpec
+from server.signatures import SIGNATURE_FILE, check_signature
 from server.tensors import DTYPES, TensorSpec
 
 SCHEMA: Final = 1
@@ -26,6 +30,7 @@ MANIFEST_FILE: Final = "manifest.json"
 PLAIN_FILE: Final = "model.onnx"
 PLAIN_VARIANT: Final = "model"  # the variant's name where no manifest gives one
 REFERENCE_VARIANT: Final = "float32"
+EXPLAIN_VARIANT: Final = "explain"  # no variant that answers requests: it gives the class-activation map too
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ class Bundle:
         labels: `labels[i]` names class i; empty where unknown.
         image: The geometry of the image input, or None where encoded pictures cannot be taken.
         image_input: That input's name; empty where there is none.
+        explanation: The graph that gives the class-activation map too, or None where there is none. Not loaded until
+            somebody asks for a map.
     """
 
     folder: Path
@@ -72,6 +79,7 @@ class Bundle:
     labels: tuple[str, ...] = ()
     image: ImageSpec | None = None
     image_input: str = ""
+    explanation: VariantFile | None = None
 
     def variant(self, name: str) -> VariantFile:
         """The variant of that name; a plain folder's only one whatever the name.
@@ -90,28 +98,34 @@ class Bundle:
         )
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, trusted_keys: Path | None = None) -> Bundle:
     """Reads one version's folder and checks all that can be checked without running it.
 
     Args:
         folder: `<models>/<name>/<version>`.
+        trusted_keys: Public keys one of which must have signed the manifest; None to ask for no signature.
 
     Returns:
         The bundle. Each file listed in its manifest is there with the size and sha256 that are written there.
 
     Raises:
-        BundleError: It is missing, damaged, of an unknown schema, or contradicts itself.
+        BundleError: It is missing, damaged, not signed as asked, of an unknown schema, or contradicts itself.
     """
     name, version = folder.parent.name, _version_of(folder)
     if not (folder / MANIFEST_FILE).is_file():
-        return _plain(folder, name, version)
-    manifest = _read_manifest(folder / MANIFEST_FILE)
+        return _plain(folder, name, version, signed=trusted_keys is not None)
+    manifest = _read_manifest(folder / MANIFEST_FILE, trusted_keys)
+    if trusted_keys is not None:
+        _check_identity(folder, manifest, name, version)
     variants = tuple(_variants(folder, manifest))
-    if manifest.golden.file:
-        _check_file(folder, manifest.golden.file, manifest.golden.sha256, None)
+    for file in (manifest.golden, manifest.sbom):
+        if file.file:
+            _check_file(folder, file.file, file.sha256, None)
     _check_labels(folder, manifest)
     image, image_input = _image_input(folder, manifest)
-    return Bundle(folder, name, version, manifest, variants, tuple(manifest.labels), image, image_input)
+    labels = tuple(manifest.labels)
+    explanation = _explanation(folder, manifest)
+    return Bundle(folder, name, version, manifest, variants, labels, image, image_input, explanation)
 
 
 def manifest_specs(tensors: Iterable[Tensor]) -> tuple[TensorSpec, ...]:
@@ -139,18 +153,43 @@ def _version_of(folder: Path) -> int:
         ) from None
 
 
-def _plain(folder: Path, name: str, version: int) -> Bundle:
+def _plain(folder: Path, name: str, version: int, *, signed: bool) -> Bundle:
     path = folder / PLAIN_FILE
     if not path.is_file():
         raise BundleError(
             f"expected {MANIFEST_FILE} or {PLAIN_FILE} in {folder}, found neither; export a model there or remove it"
         )
+    if signed:
+        raise BundleError(
+            f"expected a signed bundle, {folder} has no {MANIFEST_FILE} and so no {SIGNATURE_FILE}; export the model,"
+            " or start the server without --trusted-keys"
+        )
     return Bundle(folder, name, version, None, (VariantFile(PLAIN_VARIANT, path),))
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _check_identity(folder: Path, manifest: Manifest, name: str, version: int) -> None:
+    # A signature is for one version of one model: else any signed bundle could be put in another's place.
+    if (manifest.name, manifest.version) != (name, version):
+        raise BundleError(
+            f"expected a bundle signed as {name} version {version} in {folder}, it is signed as {manifest.name} version"
+            f" {manifest.version}; put it back under its own name and number (to bring a version back, use the policy)"
+        )
+
+
+def _explanation(folder: Path, manifest: Manifest) -> VariantFile | None:
+    graph = manifest.explanation.graph
+    if not graph.file:
+        return None
+    path = _check_file(folder, graph.file, graph.sha256, graph.size_bytes)
+    return VariantFile(EXPLAIN_VARIANT, path, graph.sha256)
+
+
+def _read_manifest(path: Path, trusted_keys: Path | None) -> Manifest:
     try:
-        fields = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        if trusted_keys is not None:
+            check_signature(path.parent, content, trusted_keys)
+        fields = json.loads(content)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
     schema = fields.get("schema") if isinstance(fields, dict) else None

@@ -154,7 +154,7 @@ def _metavar(name: str, field: FieldInfo) -> str:
     suffix = name.rsplit("_", 1)[-1]
     if field.annotation in (int, float):
         return {"ms": "MS", "s": "SECONDS", "bytes": "BYTES", "port": "PORT"}.get(suffix, "N")
-    return {"models": "FOLDER", "config": "FILE", "file": "FILE"}.get(suffix, suffix.upper())
+    return {"models": "FOLDER", "config": "FILE", "file": "FILE", "keys": "PATH"}.get(suffix, suffix.upper())
 
 
 def _text(value: object) -> str:

@@ -37,7 +37,17 @@ class Congestion:
         budget_s: What a request that names no deadline has.
     """
 
-    __slots__ = ("_began_s", "_budget_s", "_finished", "_lowest", "_rate_per_s", "_stands", "_stood", "limit", "under_way")
+    __slots__ = (
+        "_began_s",
+        "_budget_s",
+        "_finished",
+        "_lowest",
+        "_rate_per_s",
+        "_stands",
+        "_stood",
+        "limit",
+        "under_way",
+    )
 
     def __init__(self, budget_s: float) -> None:
         self._budget_s = budget_s

@@ -60,6 +60,7 @@ def read_golden(bundle: Bundle) -> Golden | None:
         with np.load(path, allow_pickle=False) as arrays:
             encoded, offsets = arrays["encoded"], arrays["offsets"]
             probabilities = np.asarray(arrays["probabilities"], dtype=np.float32)
+            classes_then = arrays["classes"].tolist() if "classes" in arrays else list(bundle.labels)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
     if not _divides(encoded, offsets):
@@ -69,6 +70,11 @@ def read_golden(bundle: Bundle) -> Golden | None:
         raise BundleError(
             f"expected probabilities of shape [{count}, {classes or 'classes'}] in {path}, received"
             f" {list(probabilities.shape)}; export the bundle again"
+        )
+    if classes_then != list(bundle.labels):
+        raise BundleError(
+            f"expected the labels in the order of {path} ({', '.join(classes_then)}), the manifest has"
+            f" {', '.join(bundle.labels)}; export the bundle again"
         )
     data = encoded.tobytes()
     files = tuple(data[start:end] for start, end in itertools.pairwise(offsets.tolist()))
@@ -106,7 +112,7 @@ async def replay(engine: Engine, bundle: Bundle, golden: Golden, rows: NDArray[n
     Raises:
         BundleError: It answers with another shape.
     """
-    output = engine.outputs[0].name
+    output = _output(engine, bundle)
     step = max(1, engine.max_batch_rows)
     answers = [
         np.array((await engine.run({bundle.image_input: rows[start : start + step]}))[output], dtype=np.float32)
@@ -178,6 +184,13 @@ def fewest_agreements(pictures: int, agreement: float, measured_rows: int) -> in
             return pictures - (disagreements - 1)
         below += math.comb(pictures, disagreements) * (1 - right) ** disagreements * right ** (pictures - disagreements)
     return 0
+
+
+def _output(engine: Engine, bundle: Bundle) -> str:
+    # The manifest's first output is the probabilities, whatever else the graph gives and in whatever order.
+    named = bundle.manifest.outputs[0].name if bundle.manifest and bundle.manifest.outputs else ""
+    names = [output.name for output in engine.outputs]
+    return named if named in names else names[0]
 
 
 def _divides(encoded: NDArray[np.uint8], offsets: NDArray[np.int64]) -> bool:

@@ -117,20 +117,20 @@ def make_pair() -> tuple[Link, socket.socket]:
     return Link(here, Counter.create()), there
 
 
-def spell_ends(there: socket.socket, closed: Counter, grpc_port: int) -> str:
+def spell_ends(there: socket.socket, closed: Counter, grpc_port: int, slot: int) -> str:
     """What to put in `WORKER_VARIABLE` for a worker that inherits both descriptors."""
-    return json.dumps({"end": there.fileno(), "closed": closed.descriptor, "grpc_port": grpc_port})
+    return json.dumps({"end": there.fileno(), "closed": closed.descriptor, "grpc_port": grpc_port, "slot": slot})
 
 
-def inherited() -> tuple[Link, int] | None:
-    """The worker's link and gRPC port, or None in a process that no supervisor started."""
+def inherited() -> tuple[Link, int, int] | None:
+    """The worker's link, gRPC port and slot, or None in a process that no supervisor started."""
     spelled = os.environ.pop(WORKER_VARIABLE, None)
     if spelled is None:
         return None
     ends = json.loads(spelled)
     end = socket.socket(fileno=ends["end"])
     end.settimeout(0)
-    return Link(end, Counter(ends["closed"])), ends["grpc_port"]
+    return Link(end, Counter(ends["closed"])), ends["grpc_port"], ends["slot"]
 
 
 async def read_all(stream: socket.socket) -> bytes:

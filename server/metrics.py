@@ -134,6 +134,21 @@ class BatcherNumbers(Protocol):
     def batch_rows(self) -> Mapping[int, int]: ...  # noqa: D102
 
 
+class CacheNumbers(Protocol):
+    """What is read of the response cache's statistics."""
+
+    @property
+    def entries(self) -> int: ...  # noqa: D102
+    @property
+    def n_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def hits(self) -> int: ...  # noqa: D102
+    @property
+    def misses(self) -> int: ...  # noqa: D102
+    @property
+    def evicted(self) -> int: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
     """A loaded version, as a scrape sees it.
@@ -162,6 +177,7 @@ class Metrics(Collector):
         versions: Gives the versions that are loaded now.
         shadows: Gives the shadows' statistics.
         decoding: Gives the decode pool's statistics.
+        caching: Gives the response cache's statistics, where there is one.
         of_all: Gives the merged page of all workers, where there are several.
     """
 
@@ -169,6 +185,7 @@ class Metrics(Collector):
         self.versions: Callable[[], Iterable[ServedVersion]] = tuple
         self.shadows: Callable[[], Iterable[ShadowStatistics]] = tuple
         self.decoding: Callable[[], DecodeStatistics] | None = None
+        self.caching: Callable[[], CacheNumbers] | None = None
         self.of_all: Callable[[], Awaitable[bytes]] | None = None
         self._series: dict[tuple[str, str, int], _Series] = {}
         self._events: dict[tuple[str, str], int] = {}
@@ -252,6 +269,8 @@ class Metrics(Collector):
         yield from _collect_shadows(list(self.shadows()))
         if self.decoding is not None:
             yield from _collect_decoding(self.decoding())
+        if self.caching is not None:
+            yield from _collect_caching(self.caching())
 
     def _collect_requests(self) -> Iterator[Metric]:
         names = ["protocol", "model", "version"]
@@ -328,6 +347,18 @@ def _collect_shadows(shadows: list[ShadowStatistics]) -> Iterator[Metric]:
         for pair in shadows:
             counter.add_metric([pair.name, str(pair.answered), str(pair.shadow)], getattr(pair, name))
         yield counter
+
+
+def _collect_caching(numbers: CacheNumbers) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "shoal_cache_requests", "Requests looked up among earlier answers.", labels=["found"]
+    )
+    requests.add_metric(["yes"], numbers.hits)
+    requests.add_metric(["no"], numbers.misses)
+    yield requests
+    yield CounterMetricFamily("shoal_cache_evicted", "Answers that made room for others.", numbers.evicted)
+    yield GaugeMetricFamily("shoal_cache_entries", "Answers that are remembered.", numbers.entries)
+    yield GaugeMetricFamily("shoal_cache_bytes", "What they take.", numbers.n_bytes)
 
 
 def _collect_decoding(numbers: DecodeStatistics) -> Iterator[Metric]:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from server.bundle import MANIFEST_FILE, PLAIN_FILE
 from server.errors import StartupError
+from server.signatures import SIGNATURE_FILE
 
 POLICY_FILE: Final = "policy.json"
 POLICY_BYTES: Final = 65_536  # a policy is some hundred bytes; more is something else
@@ -22,7 +23,9 @@ POLICY_BYTES: Final = 65_536  # a policy is some hundred bytes; more is somethin
 # As Triton has it: a name with a leading zero is no version. 18 digits fit every protocol's 64-bit field.
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 
-Stamp = tuple[tuple[str, int, int, int], ...]  # (file, inode, size, mtime in ns) of a version's manifest and graphs
+_STAMPED: Final = (".onnx", MANIFEST_FILE, SIGNATURE_FILE)
+
+Stamp = tuple[tuple[str, int, int, int], ...]  # (file, inode, size, mtime in ns) of manifest, signature and graphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ def _scan_model(folder: Path, name: str) -> ModelFolder:
 def _stamp(folder: Path) -> Stamp:
     try:
         with os.scandir(folder) as entries:
-            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith((".onnx", MANIFEST_FILE))]
+            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(_STAMPED)]
     except FileNotFoundError:
         return ()
     if not {MANIFEST_FILE, PLAIN_FILE}.intersection(name for name, _ in files):

@@ -22,13 +22,15 @@ from server.errors import InvalidInput, ModelNotFound, Unavailable
 from server.golden import read_golden
 from server.images import ImageSpec
 from server.metrics import OK, Metrics, RequestTotals, ServedVersion
-from server.pixels import to_rows, to_tensor
+from server.payload import check_outputs, count_rows, pictures_of, spell_inputs, tensors_of
+from server.response_cache import ResponseCache, key_of
 from server.shadow import Shadows
 from server.shelf import VersionState
 from server.tensors import Array, InferRequest, InferResponse, TensorSpec, Timing
 from server.versions import LoadedModel
 
 _US: Final = 1e6
+_AT_ONCE: Final = Timing(0, 0, 0)
 
 
 class ModelSource(Protocol):
@@ -126,6 +128,7 @@ class Service:
         metrics: Counts.
         shadows: Compares versions that compute requests unseen.
         budget_s: Of a request that has no deadline, in seconds.
+        cache: Remembers answers; None to compute every one.
         control: Loads and unloads models by request; None where a request may not.
         alone: Whether this process is the whole server, so that what a request sets holds for all of them.
         clock: Seconds on the deadlines' clock.
@@ -140,6 +143,7 @@ class Service:
         metrics: Metrics,
         shadows: Shadows,
         budget_s: float,
+        cache: ResponseCache | None = None,
         control: ModelControl | None = None,
         alone: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -150,6 +154,7 @@ class Service:
         self._metrics = metrics
         self._shadows = shadows
         self._budget_s = budget_s
+        self._cache = cache
         self._control = control
         self.alone = alone
         self._clock = clock
@@ -298,22 +303,28 @@ class Service:
 
     async def _answer(self, request: InferRequest, model: LoadedModel, now_s: float) -> InferResponse:
         deadline = request.deadline or Deadline(now_s + self._budget_s)
-        _check_outputs(request, model)
+        check_outputs(request, model)
         inputs: Mapping[str, Array]
-        images = request.images or _pictures(request, model)
+        images = request.images or pictures_of(request, model)
+        key = None if self._cache is None else key_of(model, images, request)
+        if key is not None and self._cache is not None:
+            known = self._cache.find(key)
+            if known is not None:
+                return _response(model, request, known, _AT_ONCE)
         if images:
             inputs = await self._decode(images, request, model, deadline, now_s)
             decode_s = self._clock() - now_s
         else:
-            inputs, decode_s = _tensors(request, model), 0.0
-            self._admission.admit(model.batcher, _count_rows(inputs, model), deadline, now_s, priority=request.priority)
+            inputs, decode_s = tensors_of(request, model), 0.0
+            self._admission.admit(model.batcher, count_rows(inputs, model), deadline, now_s, priority=request.priority)
         answer = await model.batcher.submit(inputs, deadline=deadline, priority=request.priority)
         shadow = self._models.shadow(model, request.key)
         if shadow is not None:
             self._shadows.mirror(shadow, model.version, inputs, answer.outputs)
         timing = Timing(round(decode_s * _US), round(answer.queue_s * _US), round(answer.infer_s * _US))
-        outputs = {name: answer.outputs[name] for name in request.outputs} if request.outputs else answer.outputs
-        return InferResponse(model.name, model.version, model.variant, outputs, timing, model.labels)
+        if key is not None and self._cache is not None:
+            self._cache.keep(key, answer.outputs)
+        return _response(model, request, answer.outputs, timing)
 
     async def _decode(
         self,
@@ -325,12 +336,18 @@ class Service:
     ) -> dict[str, Array]:
         if model.image is None:
             raise InvalidInput(
-                f"expected tensors for '{model.name}' ({_spell_inputs(model)}), received pictures; only a bundle whose"
+                f"expected tensors for '{model.name}' ({spell_inputs(model)}), received pictures; only a bundle whose"
                 " manifest has preprocessing takes pictures"
             )
         # Before decoding: what is refused should not have cost its decoding first.
         self._admission.admit(model.batcher, len(images), deadline, now_s, priority=request.priority)
         return {model.bundle.image_input: await self._pool.rows(images, model.image, deadline)}
+
+
+def _response(model: LoadedModel, request: InferRequest, outputs: Mapping[str, Array], timing: Timing) -> InferResponse:
+    if request.outputs:
+        outputs = {name: outputs[name] for name in request.outputs}
+    return InferResponse(model.name, model.version, model.variant, outputs, timing, model.labels)
 
 
 def _served(model: LoadedModel) -> ServedVersion:
@@ -342,55 +359,3 @@ def _served(model: LoadedModel) -> ServedVersion:
         model.batcher.statistics(),
         dict(model.executor.costs),
     )
-
-
-def _pictures(request: InferRequest, model: LoadedModel) -> tuple[bytes, ...]:
-    """Encoded pictures that came as the model's image input, `bytes[n]` or `bytes[n, 1]`; none where pixels did."""
-    image = request.inputs.get(model.bundle.image_input)
-    if model.image is None or image is None or not image.dtype.hasobject:
-        return ()
-    if len(request.inputs) > 1 or image.shape not in ((image.size,), (image.size, 1)) or not image.size:
-        raise InvalidInput(
-            f"expected pixels {_spell_inputs(model)} or encoded pictures BYTES[n] alone for '{model.name}', received"
-            f" BYTES{list(image.shape)} for '{model.bundle.image_input}' among {len(request.inputs)} inputs"
-        )
-    return tuple(image.ravel().tolist())
-
-
-def _check_outputs(request: InferRequest, model: LoadedModel) -> None:
-    if request.outputs and not {*request.outputs} <= {spec.name for spec in model.outputs}:
-        known = ", ".join(f"'{spec.name}'" for spec in model.outputs)
-        received = ", ".join(f"'{name}'" for name in request.outputs)
-        raise InvalidInput(f"expected outputs of '{model.name}' ({known}), received {received}")
-
-
-def _tensors(request: InferRequest, model: LoadedModel) -> Mapping[str, Array]:
-    if request.numbers is not None:
-        if model.image is not None:
-            return {model.bundle.image_input: to_rows(request.numbers, model.image)}
-        if len(model.inputs) != 1:
-            raise InvalidInput(f"expected inputs by name for '{model.name}' ({_spell_inputs(model)}), received numbers")
-        return {model.inputs[0].name: to_tensor(request.numbers, model.inputs[0])}
-    _check_inputs(request.inputs, model)
-    return request.inputs
-
-
-def _check_inputs(inputs: Mapping[str, Array], model: LoadedModel) -> None:
-    if inputs.keys() != {spec.name for spec in model.inputs}:
-        received = ", ".join(f"'{name}'" for name in inputs) or "none"
-        raise InvalidInput(f"expected the inputs {_spell_inputs(model)} of '{model.name}', received {received}")
-    for spec in model.inputs:
-        spec.validate(inputs[spec.name])
-    rows = {inputs[spec.name].shape[0] for spec in model.inputs if spec.batched}
-    if rows == {0}:
-        raise InvalidInput("expected at least one row, received none")
-    if len(rows) > 1:
-        raise InvalidInput(f"expected as many rows in each input, received {sorted(rows)}")
-
-
-def _count_rows(inputs: Mapping[str, Array], model: LoadedModel) -> int:
-    return next((inputs[spec.name].shape[0] for spec in model.inputs if spec.batched), 1)
-
-
-def _spell_inputs(model: LoadedModel) -> str:
-    return ", ".join(f"'{spec.name}' {spec.datatype}{list(spec.shape)}" for spec in model.inputs)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     )
     model_control: Literal["poll", "none", "explicit"] = Field(
         "poll", description="poll: follow the models folder. none: load once. explicit: load what is asked for."
+    )
+    trusted_keys: Path | None = Field(
+        None,
+        description="Public key, or a folder of them: one must have signed a bundle. Unset: no signature is asked for.",
     )
     preload: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Models to load at the start with --model-control explicit."
@@ -79,6 +83,11 @@ class Settings(BaseSettings):
         description="Execution providers allowed, best first, joined by commas."
         " An unavailable one is an error unless one follows it.",
     )
+    devices: Annotated[tuple[NonNegativeInt, ...], NoDecode] = Field(
+        (),
+        description="CUDA devices, joined by commas; the workers are dealt out to them in turn, so several may share"
+        " one. Empty: ONNX Runtime's default.",
+    )
     workers: int = Field(
         0,
         ge=0,
@@ -97,6 +106,10 @@ class Settings(BaseSettings):
     )
     max_queue_rows: int = Field(4096, ge=1, description="Rows that may wait for one model version.")
     max_queue_bytes: int = Field(256 << 20, ge=1, description="Bytes of rows that may wait for one model version.")
+
+    response_cache_bytes: int = Field(
+        0, ge=0, description="What remembered answers may take in each worker, so that equal inputs run once; 0: off."
+    )
 
     max_body_bytes: int = Field(
         16 << 20, ge=1, description="Size of a request at most, after decompression, HTTP and gRPC alike."
@@ -119,6 +132,21 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: console on a terminal, JSON otherwise."
     )
+
+    def of_slot(self, slot: int) -> Self:
+        """The settings of one of several workers: its own device, where devices are named.
+
+        Args:
+            slot: Which place among the workers it fills, from 0.
+        """
+        if not self.devices:
+            return self
+        return self.model_copy(update={"devices": (self.devices[slot % len(self.devices)],)})
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _split_devices(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
     @field_validator("preload", mode="before")
     @classmethod
@@ -157,7 +185,16 @@ class Settings(BaseSettings):
 
 # How --help and docs/settings.md arrange the settings; each is in exactly one group.
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "What to serve": ("models", "default_model", "variant", "versions", "model_control", "preload", "poll_interval_s"),
+    "What to serve": (
+        "models",
+        "default_model",
+        "variant",
+        "versions",
+        "model_control",
+        "preload",
+        "poll_interval_s",
+        "trusted_keys",
+    ),
     "Taking a new version back": (
         "rollback_window_s",
         "rollback_min_requests",
@@ -165,8 +202,9 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "rollback_max_latency_ratio",
     ),
     "Where to listen": ("host", "http_port", "grpc_port", "ports_file"),
-    "What runs the model": ("workers", "providers", "intra_op_threads", "decode_threads"),
+    "What runs the model": ("workers", "providers", "devices", "intra_op_threads", "decode_threads"),
     "Latency and batches": ("latency_budget_ms", "max_batch_rows", "max_delay_ms", "max_queue_rows", "max_queue_bytes"),
+    "Answers that repeat": ("response_cache_bytes",),
     "Limits": ("max_body_bytes", "max_image_pixels", "stream_window"),
     "Stopping": ("drain_grace_s", "drain_timeout_s"),
     "Logs and configuration": ("log_level", "log_format", "config"),

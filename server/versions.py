@@ -40,11 +40,13 @@ class LoadOptions:
         batcher: For each version's queue.
         variant: A variant's name, or "auto" for the fastest one on this machine that answers its golden pictures
             rightly.
+        trusted_keys: Public keys, one of which must have signed a bundle's manifest; None to ask for no signature.
     """
 
     executor: ExecutorOptions
     batcher: BatcherOptions
     variant: str = AUTO
+    trusted_keys: Path | None = None
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -123,6 +125,11 @@ class LoadedModel:
         return self.executor.outputs
 
     @property
+    def closed(self) -> bool:
+        """Whether it was let go and freed."""
+        return self._closed
+
+    @property
     def in_flight(self) -> int:
         """Leases held now."""
         return self._leases
@@ -192,7 +199,7 @@ async def load_version(folder: Path, stamp: Stamp, options: LoadOptions) -> Load
         BundleError: The bundle is damaged, or no allowed variant of it answers rightly here.
         StartupError: The execution providers asked for are not there.
     """
-    bundle, golden, rows = await asyncio.to_thread(_read, folder)
+    bundle, golden, rows = await asyncio.to_thread(_read, folder, options.trusted_keys)
     wanted = bundle.variants if options.variant == AUTO else (bundle.variant(options.variant),)
     trial = _Trial(bundle, golden, rows, options.executor)
     variant, executor = await trial.run(wanted)
@@ -201,8 +208,8 @@ async def load_version(folder: Path, stamp: Stamp, options: LoadOptions) -> Load
     )
 
 
-def _read(folder: Path) -> tuple[Bundle, Golden | None, NDArray[np.uint8] | None]:
-    bundle = read_bundle(folder)
+def _read(folder: Path, trusted_keys: Path | None) -> tuple[Bundle, Golden | None, NDArray[np.uint8] | None]:
+    bundle = read_bundle(folder, trusted_keys)
     golden = read_golden(bundle)
     return bundle, golden, decode_golden(bundle, golden) if golden else None
 

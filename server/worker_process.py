@@ -166,7 +166,7 @@ async def start_worker(slot: int, grpc_port: int, *, on_message: OnMessage) -> W
             "-m",
             "server",
             *sys.argv[1:],
-            env=os.environ | {WORKER_VARIABLE: spell_ends(there, link.closed, grpc_port)},
+            env=os.environ | {WORKER_VARIABLE: spell_ends(there, link.closed, grpc_port, slot)},
             pass_fds=(there.fileno(), link.closed.descriptor),
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains
         )

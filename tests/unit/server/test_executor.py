@@ -259,7 +259,7 @@ class FakeRuntime:
     def __init__(self, available: tuple[str, ...], broken: tuple[str, ...] = ()) -> None:
         self.available = list(available)
         self.broken = broken
-        self.sessions: list[tuple[list[str], dict[str, str], dict[str, Any]]] = []
+        self.sessions: list[tuple[list[Any], dict[str, str], dict[str, Any]]] = []
 
     def get_available_providers(self) -> list[str]:
         return self.available
@@ -268,23 +268,32 @@ class FakeRuntime:
         entries: dict[str, str] = {}
         return SimpleNamespace(entries=entries, add_session_config_entry=entries.__setitem__)
 
-    def InferenceSession(self, _: Path, settings: Any, providers: list[str], **kwargs: Any) -> Any:  # noqa: N802
+    def InferenceSession(self, _: Path, settings: Any, providers: list[Any], **kwargs: Any) -> Any:  # noqa: N802
         self.sessions.append((providers, settings.entries, {**vars(settings), **kwargs}))
-        serving = [name for name in providers if name not in self.broken] + ["CPUExecutionProvider"]
+        names = [name if isinstance(name, str) else name[0] for name in providers]
+        serving = [name for name in names if name not in self.broken] + ["CPUExecutionProvider"]
         return SimpleNamespace(get_providers=lambda: serving, get_inputs=list, get_outputs=list)
 
 
 CPU, CUDA, OPENVINO = "CPUExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider"
 
 
-def load_on(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, *providers: str) -> tuple[str, ...]:
+def load_on(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, *providers: str, device: int | None = None
+) -> tuple[str, ...]:
     monkeypatch.setattr(executor_module, "_runtime", lambda: runtime)
 
     async def use(executor: Executor) -> tuple[str, ...]:
         return executor.providers
 
-    result: tuple[str, ...] = load_and(Path("m/1/model.onnx"), use, providers=providers)
+    result: tuple[str, ...] = load_and(Path("m/1/model.onnx"), use, providers=providers, device=device)
     return result
+
+
+def test_a_named_device_is_cudas_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = FakeRuntime((CUDA, CPU))
+    load_on(runtime, monkeypatch, "cuda", "cpu", device=1)
+    assert runtime.sessions[0][0] == [(CUDA, {"device_id": "1"}), CPU]
 
 
 def test_the_first_provider_that_serves_is_used_with_the_later_ones_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,12 +68,12 @@ def test_the_counter_is_shared(pair: tuple[Link, Link]) -> None:
 def test_a_worker_inherits_its_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = make_pair()
     own = Counter(os.dup(here.closed.descriptor))
-    monkeypatch.setenv(links.WORKER_VARIABLE, spell_ends(there, own, 8001))
+    monkeypatch.setenv(links.WORKER_VARIABLE, spell_ends(there, own, 8001, 3))
     there.detach()
     found = inherited()
     assert found is not None
-    link, grpc_port = found
-    assert grpc_port == 8001
+    link, grpc_port, slot = found
+    assert (grpc_port, slot) == (8001, 3)
     link.closed.value = 3
     assert here.closed.value == 3
     assert inherited() is None

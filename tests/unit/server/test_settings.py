@@ -158,3 +158,14 @@ def test_the_page_of_settings_is_current(capsys: pytest.CaptureFixture[str]) -> 
         read_settings(["--print-settings-docs"])
     assert capsys.readouterr().out == settings_docs()
     assert DOCS.read_text() == settings_docs(), "run: python -m server --print-settings-docs > docs/settings.md"
+
+
+def test_workers_are_dealt_out_to_the_devices_in_turn() -> None:
+    settings = read_settings(["--devices", "2,5"])
+    assert settings.devices == (2, 5)
+    assert [settings.of_slot(slot).devices for slot in range(4)] == [(2,), (5,), (2,), (5,)]
+    assert read_settings([]).of_slot(3).devices == ()
+
+
+def test_a_device_is_a_number_from_0() -> None:
+    assert any("devices" in line for line in faults("--devices", "0,-1"))
