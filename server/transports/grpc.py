@@ -1,4 +1,4 @@
-"""gRPC on one grpc.aio server: the plain interface, the Open Inference Protocol, the standard health, reflection.
+"""gRPC on one grpc.aio server: the plain interface, two open protocols, the standard health, reflection.
 
 Classify        message ──▶ codec ──▶ service ──▶ codec ──▶ message
 ClassifyStream  messages ──▶ at most `window` of them at once ──▶ answers as they come, each with its request's id
@@ -15,15 +15,18 @@ from grpc_reflection.v1alpha import reflection
 
 from protos import classifier_pb2 as pb
 from protos import classifier_pb2_grpc as pb_grpc
-from protos import inference_pb2_grpc
+from protos import inference_pb2_grpc, tensorflow_serving_pb2_grpc
 from server.deadline import Deadline
 from server.errors import Draining, ShoalError, StartupError
 from server.metrics import Metrics
 from server.service import ModelDescription, Service
 from server.transports.codecs.classify import decode_request, encode_response
 from server.transports.grpc_calls import abort, deadline_of, identify, log_unexpected, refuse_if
+from server.transports.grpc_descriptors import DescriptorPools
 from server.transports.grpc_streams import AnswerStream
 from server.transports.status import message_of, status_of
+from server.transports.tfserving import TfServing
+from server.transports.tfserving_grpc import MODEL, PREDICTION, ModelStates, Prediction
 from server.transports.v2 import V2
 from server.transports.v2_grpc import INFERENCE, STOPPING, Inference
 
@@ -76,9 +79,13 @@ class GrpcTransport:
         self._inference = Inference(v2 or V2(service, metrics), stream_window)
         pb_grpc.add_ClassifierServicer_to_server(self._classifier, self._server)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)
+        door = TfServing(service, metrics)
+        self._prediction = Prediction(door)
+        tensorflow_serving_pb2_grpc.add_PredictionServiceServicer_to_server(self._prediction, self._server)
+        tensorflow_serving_pb2_grpc.add_ModelServiceServicer_to_server(ModelStates(door), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (CLASSIFIER, INFERENCE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        names = (CLASSIFIER, INFERENCE, PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, DescriptorPools())
 
     async def start(self, host: str, port: int) -> int:
         """Listens and answers.
@@ -108,7 +115,7 @@ class GrpcTransport:
         """Tells the health service's callers and watchers whether the server is ready now."""
         ready = self._service.health().ready
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", CLASSIFIER, INFERENCE):
+        for name in ("", CLASSIFIER, INFERENCE, PREDICTION):
             await self._health.set(name, status)
 
     async def stop(self, timeout_s: float) -> None:
@@ -119,7 +126,7 @@ class GrpcTransport:
         """
         # gRPC's own stop cancels every call that reaches it before its client has heard of the stop. So clients are
         # told first: what was accepted goes on, new calls are UNAVAILABLE, and few are under way when it comes.
-        self._classifier.closing = self._inference.closing = True
+        self._classifier.closing = self._inference.closing = self._prediction.closing = True
         await asyncio.sleep(REFUSE_S)
         stopping = asyncio.create_task(self._server.stop(timeout_s))
         await asyncio.sleep(LINGER_S)

@@ -114,7 +114,7 @@ async def post_predict(request: web.Request) -> web.Response:
 
 
 ROUTES: Final = (
-    Route("GET", "/", get_page, "a page to try the model with", openapi_plain.HTML),
+    Route("GET", "/", get_page, "a page to try the model with", openapi_plain.HOME),
     Route("GET", "/static/{name}", get_asset, "what that page is made of", openapi_plain.ASSET),
     Route("GET", "/health", get_health, "whether it is ready, and what answers", openapi_plain.HEALTH),
     Route("GET", "/health/live", get_live, "whether the process lives", openapi_plain.LIVE),

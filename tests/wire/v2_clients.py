@@ -25,12 +25,21 @@ def checks_of(module: str) -> list[str]:
     return re.findall(r"^def (check_\w+)", (HERE / f"{module}.py").read_text(), re.MULTILINE)
 
 
+def has_kserve() -> bool:
+    """Whether the clients' environment is there and has kserve."""
+    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('kserve') is None)"
+    return PYTHON.exists() and not subprocess.run([PYTHON, "-c", find], check=False).returncode
+
+
 class ClientProcess:
     """A process that has imported one module of checks and runs them by name."""
 
-    def __init__(self, module: str, *addresses: str) -> None:
-        command = [str(PYTHON), str(HERE / "v2_check_runner.py"), module, *addresses]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=HERE, text=True)
+    def __init__(self, module: str, *addresses: str, python: Path = PYTHON, path: Path | None = None) -> None:
+        command = [str(python), str(HERE / "v2_check_runner.py"), module, *addresses]
+        environment = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=HERE, text=True, env=environment
+        )
 
     def run(self, check: str) -> Any:
         """Runs a check and gives what it returns; fails where it fails."""
@@ -57,11 +66,16 @@ class ClientProcess:
 
 
 @contextmanager
-def run_clients(module: str, *addresses: str) -> Iterator[ClientProcess]:
-    """A process with a module of checks, for as long as the context lasts; skips where its packages are not there."""
-    if not PYTHON.exists():
-        pytest.skip(f"the clients' environment is not there: {PYTHON}")
-    process = ClientProcess(module, *addresses)
+def run_clients(
+    module: str, *addresses: str, python: Path = PYTHON, path: Path | None = None
+) -> Iterator[ClientProcess]:
+    """A process with a module of checks, for as long as the context lasts; skips where its packages are not there.
+
+    `python` runs it where that is not the clients' environment, and `path` is where it may import from besides.
+    """
+    if not python.exists():
+        pytest.skip(f"the clients' environment is not there: {python}")
+    process = ClientProcess(module, *addresses, python=python, path=path)
     try:
         yield process
     finally:
