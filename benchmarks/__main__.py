@@ -3,16 +3,35 @@
 import argparse
 import sys
 
-from benchmarks import accuracy, balance, crashes, demo, idle, locust_run, overload, reloads, retrain, stops
+from benchmarks import (
+    accuracy,
+    balance,
+    classify_many,
+    crashes,
+    demo,
+    idle,
+    locust_run,
+    overload,
+    peak,
+    reloads,
+    retrain,
+    rollback,
+    stops,
+    training_speed,
+)
 
 COMMANDS = {
     "demo": (demo, "train, export, serve and classify, and compare the served accuracy with the verified one"),
     "locust": (locust_run, "100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms"),
     "accuracy": (accuracy, "a data set's own files through a server, by JSON, upload and gRPC, against Keras"),
     "retrain": (retrain, "make train export beside a server under locust: failures, and when the new version answers"),
+    "classify-many": (classify_many, "5,000 single pictures by the client package, against the peak by raw stubs"),
+    "training-speed": (training_speed, "images per second of training against a plain model.fit on NumPy arrays"),
     "idle": (idle, "one request at a time: what is added to the bare ONNX Runtime call"),
+    "peak": (peak, "the most that HTTP answers, by payload and connections, and its CPU time; hot path and aiohttp"),
     "overload": (overload, "twice what the server can do: goodput, latency of accepted, speed of refusals"),
     "reloads": (reloads, "100 new versions under half load: failures, memory"),
+    "rollback": (rollback, "promote and roll back under load: failures, when every worker has followed"),
     "stops": (stops, "SIGTERM under full load, 20 times: requests lost"),
     "crashes": (crashes, "kill -9 of one worker of two under load: what is lost, how soon it is back"),
     "balance": (

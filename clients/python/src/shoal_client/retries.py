@@ -32,8 +32,8 @@ class RetryPolicy:
         cap_s: No wait's random part is longer, in seconds.
         budget_ratio: How many repeats each call adds to the budget that all calls of a client share.
         budget_burst: Repeats that are allowed at once.
-        patience_s: How long `stream` and `classify_many` go on without one answer, in seconds. They have no budget:
-            a refusal halves their window instead.
+        patience_s: How long `stream` and `classify_many` over gRPC go on without one answer, in seconds. They have no
+            budget: a refusal halves their window instead.
     """
 
     attempts: int = 4
