@@ -38,9 +38,10 @@ $(SERVE_STAMP): requirements/serve.txt | $(PY)
 	@$(PIP_INSTALL) -r requirements/serve.txt
 	@touch $@
 
-$(ALL_STAMP): requirements/all.txt | $(PY)
+$(ALL_STAMP): requirements/all.txt requirements/tfserving.txt | $(PY)
 	@echo "installing everything (TensorFlow too: about 2 GB) into $(VENV)"
 	@$(PIP_INSTALL) -r requirements/all.txt
+	@$(PIP_INSTALL) --no-deps -r requirements/tfserving.txt
 	@touch $@ $(SERVE_STAMP)
 
 CLIENTS_STAMP := .venv-clients/.installed
@@ -71,6 +72,22 @@ evaluate: $(ALL_STAMP)  ## measures the newest run of NAME= on its test split
 export: $(ALL_STAMP)  ## converts, quantizes and verifies the newest run of NAME= into MODELS=
 	@$(PY) -m export create --name $(NAME) --run $(RUN) --runs $(RUNS) --models $(MODELS)
 
+.PHONY: promote
+promote: $(ALL_STAMP)  ## lets VERSION= of NAME= answer: at once, or by STEPS=10,50,100 EVERY=5m
+	@$(PY) -m export promote $(NAME) $(VERSION) $(if $(STEPS),--steps $(STEPS) --every $(or $(EVERY),60s)) --models $(MODELS)
+
+.PHONY: rollback
+rollback: $(ALL_STAMP)  ## returns NAME= to what answered before
+	@$(PY) -m export rollback $(NAME) --models $(MODELS)
+
+.PHONY: explain
+explain: $(ALL_STAMP)  ## draws what the newest run of NAME= rests its answers on
+	@$(PY) -m training explain $(NAME)$(if $(filter-out latest,$(RUN)),/$(RUN)) --runs $(RUNS) $(ARGS)
+
+.PHONY: compare
+compare: $(ALL_STAMP)  ## trains several models on DATA=: ARGS="--models cnn,mlp --seeds 3"
+	@$(PY) -m training compare --data $(DATA) --name $(NAME) --runs $(RUNS) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
+
 .PHONY: demo
 demo: $(ALL_STAMP)  ## the whole way on embedded data: train, export, serve, classify
 	@$(PY) -m benchmarks demo --work $(WORK)
@@ -78,6 +95,10 @@ demo: $(ALL_STAMP)  ## the whole way on embedded data: train, export, serve, cla
 .PHONY: bench
 bench: $(ALL_STAMP)  ## 100 locust users by HTTP and by gRPC: no failure, p99 < 200 ms
 	@$(PY) -m benchmarks locust --models $(MODELS) --out benchmarks/results/locust.json $(ARGS)
+
+.PHONY: bench-classify-many
+bench-classify-many: $(ALL_STAMP)  ## 5,000 single pictures by the client package, as a share of the peak by raw stubs
+	@$(PY) -m benchmarks classify-many --models $(MODELS) --out benchmarks/results/classify-many.json $(ARGS)
 
 RESILIENCE := idle overload reloads stops crashes balance
 .PHONY: bench-resilience $(RESILIENCE:%=bench-%)
@@ -94,8 +115,8 @@ test: check $(CLIENTS_STAMP)  ## sets up everything, runs all checks and tests
 
 .PHONY: check
 check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; never writes
-	@$(PY) -m ruff check $(SOURCES)
-	@$(PY) -m ruff format --check --quiet $(SOURCES)
+	@$(PY) -m ruff check $(SOURCES) notebooks
+	@$(PY) -m ruff format --check --quiet $(SOURCES) notebooks
 	@$(PY) -m mypy $(SOURCES)
 	@$(VENV)/bin/lint-imports --no-cache
 	@PATH="$(abspath $(VENV))/bin:$$PATH" protos/generate.sh --check
@@ -103,6 +124,14 @@ check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; ne
 	@$(PY) -m ruff format --check --quiet clients/python
 	@cd clients/python && $(abspath $(PY)) -m mypy --config-file pyproject.toml
 	@PATH="$(abspath $(VENV))/bin:$$PATH" clients/python/generate.sh --check
+
+.PHONY: fuzz-http
+fuzz-http: $(ALL_STAMP)  ## 20,000 right and wrong requests from /openapi.json to a real server: no 5xx, each answer as documented
+	@$(PY) -m tests.wire.fuzz_http $(ARGS)
+
+.PHONY: stubs
+stubs: $(ALL_STAMP)  ## runs every command of docs/clients.md for the languages whose tools are installed
+	@PYTHON=$(PY) clients/check-stubs.sh
 
 .PHONY: mutants
 mutants: $(ALL_STAMP)  ## mutation run over the batcher (half an hour; survivors are explained in docs/architecture/batcher.md)
@@ -125,4 +154,4 @@ requirements: $(ALL_STAMP)  ## compiles requirements/*.txt from pyproject.toml (
 
 .PHONY: clean
 clean:  ## removes caches and what the demo made; keeps .venv, runs and models
-	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants
+	@rm -rf clients/typescript/dist clients/typescript/node_modules build .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants

@@ -3,6 +3,8 @@
 all.txt       everything, for `make setup` on CPU
 serve.txt     serving on CPU, for `make serve` and Dockerfile.serve
 serve-gpu.txt, serve-openvino.txt
+clients.txt   other people's clients, for the tests, in an environment of their own
+tfserving.txt TensorFlow Serving's stubs, for the tests, without dependencies
 train.txt     training and export, for Dockerfile.train
 """
 
@@ -32,9 +34,10 @@ def main() -> None:
         upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
         subprocess.run([*COMPILE, *wanted, *held, *upgrade, "--output-file", target], check=True, cwd=ROOT)
         print(f"wrote {target}")
-    clients = [*COMPILE, "requirements/clients.in", "--output-file", "requirements/clients.txt"]
-    clients.remove("pyproject.toml")
-    subprocess.run(clients, check=True, cwd=ROOT)
+    for name, further in {"clients": [], "tfserving": ["--no-deps"]}.items():
+        command = [*COMPILE, *further, f"requirements/{name}.in", "--output-file", f"requirements/{name}.txt"]
+        command.remove("pyproject.toml")
+        subprocess.run(command, check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":
