@@ -1,5 +1,7 @@
 """The one door to data: sizes, channels, splits, fractions."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.loading import Split, load
+from training import runs
+from training.data.loading import Split, changed_since, load
 from training.data.reading import decode
 from training.errors import TrainingError
 from training.settings import TrainSettings
@@ -117,3 +120,72 @@ def test_digits_are_scikit_learns_scans_times_255_over_16() -> None:
         index = int(item.name.removesuffix(".png"))
         assert label == scans.target[index]
         assert np.array_equal(row[:, :, 0], np.rint(scans.images[index] * 255 / 16).astype(np.uint8))
+
+
+def test_a_folder_without_splits_is_divided_and_recorded(make_folder: Callable[..., Path]) -> None:
+    root = make_folder(splits=("all photos",), count=40) / "all photos"
+    first, again, other = (load(settings(root, name="photos", split_seed=seed)) for seed in (0, 0, 1))
+    for split, count in (("train", 28), ("validation", 6), ("test", 6)):
+        part = getattr(first, split)
+        assert np.bincount(part.labels).tolist() == [count, count]
+        assert names(part) == names(getattr(again, split))
+        assert names(part) != names(getattr(other, split))
+    assert not names(first.train) & names(first.test)
+    assert first.record["split"] == {
+        "by": "split_seed", "seed": 0, "shares": {"test": 0.15, "validation": 0.15, "train": 0.7},
+    }  # fmt: skip
+    assert first.record["rows"] == {"train": 56, "validation": 12, "test": 12}
+    assert first.record["members"] == again.record["members"]
+    assert first.record["members"]["test"] != other.record["members"]["test"]
+    assert first.fingerprint == other.fingerprint  # the same data, differently divided
+
+
+def test_the_training_seed_does_not_move_the_division(make_folder: Callable[..., Path]) -> None:
+    root = make_folder(count=20) / "train"
+    assert names(load(settings(root, seed=1)).test) == names(load(settings(root, seed=2)).test)
+
+
+def test_too_few_pictures_to_divide(make_folder: Callable[..., Path]) -> None:
+    root = make_folder(splits=("all",), count=3) / "all"
+    load(settings(root))
+    (root / "dog" / "1.png").write_bytes((root / "dog" / "0.png").read_bytes())  # a copy is no further picture
+    with pytest.raises(TrainingError, match=r"at least 3 different pictures in every class of 'all'.* fewer in dog;"):
+        load(settings(root))
+
+
+def test_what_is_recorded_of_data_with_splits(make_folder: Callable[..., Path]) -> None:
+    record = load(settings(make_folder(count=10), seed=3)).record
+    assert {key: record[key] for key in ("source", "form", "fraction", "quarantine")} == {
+        "source": "photos", "form": "class folders", "fraction": 1.0, "quarantine": None,
+    }  # fmt: skip
+    assert record["split"] == {"by": "data", "validation": {"by": "seed", "seed": 3, "share_of_train": 0.1}}
+    assert json.loads(json.dumps(record)) == record
+    given = load(settings(make_folder_again(make_folder), seed=3)).record
+    assert given["split"] == {"by": "data"}
+
+
+def make_folder_again(make_folder: Callable[..., Path]) -> Path:
+    root = make_folder(splits=("extra",))
+    for split in ("train", "val", "test"):
+        shutil.copytree(root / "extra", root / "inner" / split)
+    return root / "inner"
+
+
+def test_a_changed_data_set_is_noticed(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, made = make_folder(), tmp_path / "runs"
+    before = load(settings(root, runs=made))
+    with runs.draft(made, "photos") as folder:
+        runs.publish(folder, {"data": {"fingerprint": before.fingerprint}})
+    load(settings(root, runs=made))
+    load(settings(root, runs=made, name="another"))
+    assert "changed" not in capsys.readouterr().out
+    (root / "train" / "cat" / "0.png").unlink()
+    after = load(settings(root, runs=made))
+    assert f"note: the data have changed since the run photos/1 ({before.fingerprint[:19]}…, now" in (
+        capsys.readouterr().out
+    )
+    assert changed_since(made, "photos", before.fingerprint) is None
+    assert changed_since(made, "photos", after.fingerprint) is not None
+    assert changed_since(made, "none", after.fingerprint) is None

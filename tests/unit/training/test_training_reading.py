@@ -14,7 +14,7 @@ from PIL import Image
 from server.images import ImageSpec
 from training.data import folders
 from training.data.catalogue import Catalogue, Item
-from training.data.reading import decode, survey
+from training.data.reading import decode, decoded, survey
 from training.errors import TrainingError
 
 
@@ -135,3 +135,16 @@ def test_unreadable_file_is_named(make_folder: Callable[..., Path]) -> None:
     gone.content.unlink()
     with pytest.raises(TrainingError, match="No such file"):
         survey(catalogue)
+
+
+def test_decoding_does_not_run_ahead_of_what_takes_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    content = encoded(Image.new("L", (4, 4)))
+    monkeypatch.setattr(Item, "read", lambda item: read.append(item.name) or content)
+    items = [Item("train", 0, f"{number}.png", b"") for number in range(2_000)]
+    rows = decoded(items, ImageSpec(4, 4, 1), "decoding")
+    for _ in range(100):
+        next(rows)
+    assert 100 <= len(read) <= 100 + 16 * (16 + 2 + 1)
+    assert len(list(rows)) == 1_900
+    assert len(read) == 2_000
