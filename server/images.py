@@ -76,6 +76,10 @@ def decode(data: bytes | memoryview, spec: ImageSpec, *, max_pixels: int = MAX_P
             return _to_rows(image, spec)
     except UnidentifiedImageError:
         raise UnsupportedImage(_unknown(data)) from None
+    except Image.DecompressionBombError as error:  # beyond Pillow's own limit it refuses to look any further
+        raise UnsupportedImage(
+            f"expected a picture of at most {max_pixels:,} pixels, received one that is a decompression bomb: {error}"
+        ) from None
     except (UnsupportedImage, MemoryError):
         raise
     except Exception as error:  # Pillow lets many kinds out of damaged files, an IFDRational's TypeError for one

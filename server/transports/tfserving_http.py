@@ -118,7 +118,7 @@ def _address(request: web.Request) -> Address:
 
 def _not_served(method: str) -> web.Response:
     return web.Response(
-        status=HTTPStatus.NOT_IMPLEMENTED, body=spell_error(NOT_SERVED[method]), content_type="application/json"
+        status=HTTPStatus.BAD_REQUEST, body=spell_error(NOT_SERVED[method]), content_type="application/json"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.transports.http_page import ASSETS, FOLDER, PAGE, POLICY
+from server.transports.http_page import ASSETS, DOCS, FOLDER, PAGE, POLICY
 from tests.wire.http_client import Http
 from tests.wire.server_process import ServerProcess
 
@@ -18,7 +18,7 @@ def web(web_server: ServerProcess) -> Iterator[Http]:
 
 
 def test_every_file_of_the_page_is_served_and_no_other() -> None:
-    assert ASSETS | {PAGE} == {file.name for file in FOLDER.iterdir()}
+    assert ASSETS | {PAGE, DOCS} == {file.name for file in FOLDER.iterdir()}
 
 
 def test_what_the_page_and_its_modules_name_is_there() -> None:
@@ -29,14 +29,14 @@ def test_what_the_page_and_its_modules_name_is_there() -> None:
 
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
-    html = (FOLDER / PAGE).read_text()
+    html = (FOLDER / PAGE).read_text() + (FOLDER / DOCS).read_text()
     assert re.findall(r"<style|<script(?![^>]*src=)|\son\w+=|\sstyle=", html) == []
     for file in FOLDER.iterdir():
         links = re.findall(r"https?://[^\s\"'`)]+", file.read_text())
         assert set(links) <= {"http://www.w3.org/2000/svg"}, file.name  # an XML namespace, never fetched
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/static/{name}" for name in sorted(ASSETS))])
+@pytest.mark.parametrize("path", ["/", "/docs", *(f"/static/{name}" for name in sorted(ASSETS))])
 def test_each_is_answered_with_its_type_and_a_strict_policy(web: Http, path: str) -> None:
     answer = web.get(path)
     assert answer.status == 200
