@@ -23,8 +23,8 @@ from server.routing import route
 from server.shelf import VersionState
 from server.versions import LoadedModel, LoadOptions, load_version
 
-# A version that comes up beside others takes a quarter of a core while it warms: loading is longer, and nobody notices.
-REST: Final = 3.0
+# A version that comes up beside others takes a sixth of a core while it warms: loading is longer, and nobody notices.
+REST: Final = 5.0
 
 __all__ = ["LoadOptions", "LoadedModel", "ModelEvent", "Models", "ModelsOptions", "VersionState"]
 
