@@ -24,9 +24,11 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from export.errors import ExportError
+from export.files import fsync_folder, naming
 from protos import bundle_pb2
 
 MANIFEST: Final = "manifest.json"
+SBOM: Final = "sbom.cdx.json"
 REPORT: Final = "export.json"
 GOLDEN: Final = "golden.npz"
 PARTIAL: Final = ".partial-"
@@ -57,7 +59,7 @@ class Staging:
             data: Its bytes.
         """
         path = self.folder / name
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -80,7 +82,7 @@ class Staging:
             arrays: By their name in the archive.
         """
         path = self.folder / name
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its flag
             file.flush()
             os.fsync(file.fileno())
@@ -92,9 +94,9 @@ class Staging:
         Returns:
             The bundle's folder.
         """
-        _fsync_folder(self.folder)
+        fsync_folder(self.folder)
         self.folder.rename(self.target)
-        _fsync_folder(self.target.parent)
+        fsync_folder(self.target.parent)
         return self.target
 
 
@@ -118,20 +120,22 @@ def exclusive(models: Path, name: str, say: Callable[[str], None]) -> Iterator[N
 
 
 @contextlib.contextmanager
-def staging(models: Path, name: str) -> Iterator[Staging]:
-    """Opens a hidden folder for the next version; what is not published on leaving is removed.
+def staging(models: Path, name: str, version: int | None = None) -> Iterator[Staging]:
+    """Opens a hidden folder for a version; what is not published on leaving is removed.
 
     Call it inside `exclusive`: hidden folders that a crashed export left are removed, too.
 
     Args:
         models: Folder of bundles.
         name: The model's name.
+        version: Its number, which is free; None for the next one.
     """
     parent = models / name
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{PARTIAL}*"):
         shutil.rmtree(left)
-    version = max(versions(models, name), default=0) + 1
+    if version is None:
+        version = max(versions(models, name), default=0) + 1
     folder = parent / f"{PARTIAL}{version}"
     folder.mkdir()
     try:
@@ -218,11 +222,3 @@ def sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,8 +6,11 @@ The result takes `image`, `uint8[batch, h, w, c]`, and gives `probabilities`, `f
 feeds pixels as they were decoded, and scaling cannot be forgotten because it is in the graph.
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import onnx
@@ -42,13 +45,35 @@ def load_keras(path: Path, image: ImageSpec, classes: int) -> Any:
         try:
             model = keras.models.load_model(path, compile=False)
         except (TypeError, ValueError, OSError, KeyError, NotImplementedError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            foreign = _foreign_layers(path)
+            reason = f"it has {', '.join(foreign)}" if foreign else str(error).strip().splitlines()[0]
             raise ExportError(
                 f"{path} cannot be loaded: {reason}; expected a Keras 3 model of built-in layers (code of custom and"
-                " Lambda layers is not in the file)"
+                " Lambda layers is not in the file): build it of Keras's own layers and train again"
             ) from error
         _check_interface(path, model, image, classes)
         return in_float32(model)
+
+
+def _foreign_layers(path: Path) -> list[str]:
+    # Class and name of each layer whose code the file does not bring; Keras's own message is a page that buries them.
+    try:
+        with ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (BadZipFile, KeyError, OSError, ValueError):
+        return []
+    return list(dict.fromkeys(_foreign_in(config)))
+
+
+def _foreign_in(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        name, settings = part.get("class_name"), part.get("config")
+        foreign = name == "Lambda" or not str(part.get("module") or "").startswith("keras")
+        if name and foreign and isinstance(settings, dict) and settings.get("name"):
+            yield f"{name} '{settings['name']}'"
+        part = list(part.values())
+    for value in part if isinstance(part, list) else ():
+        yield from _foreign_in(value)
 
 
 def _check_interface(path: Path, model: Any, image: ImageSpec, classes: int) -> None:
@@ -130,10 +155,21 @@ def _convert(model: Any, opset: int) -> ModelProto:
 
     # `from_function` and not `from_keras`: the Cast and both names come with it.
     function = tf.function(classify, input_signature=signature)
-    graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=opset)
+    graph, _ = tf2onnx.convert.from_function(
+        function, input_signature=signature, opset=opset, custom_op_handlers={"Erfc": (_write_erfc, [])}
+    )
     if not isinstance(graph, ModelProto):
         raise TypeError(f"expected tf2onnx to return a ModelProto, received {type(graph).__name__}")
     return graph
+
+
+def _write_erfc(context: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
+    # TensorFlow computes Keras's exact GELU by erfc(x) = 1 − erf(x), which tf2onnx does not know and ONNX has half of.
+    node.type, node.domain = "Erf", ""
+    one = context.make_const(f"{node.name}/one", np.float32(1.0))
+    context.insert_new_node_on_output(
+        "Sub", node.output[0], name=f"{node.name}/complement", inputs=[one.output[0], node.output[0]]
+    )
 
 
 def _refuse_unknown_operators(graph: ModelProto, opset: int) -> None:

@@ -9,6 +9,7 @@ training's notices before it answers anyone.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +36,12 @@ class Golden:
     labels: NDArray[np.int64]
     pixels: NDArray[np.uint8]
 
-    def arrays(self, probabilities: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
+    def arrays(self, probabilities: NDArray[np.float32], classes: Sequence[str] = ()) -> dict[str, NDArray[np.generic]]:
         """What `golden.npz` holds.
 
         Args:
             probabilities: `float32[n, classes]`, Keras's own for `pixels`.
+            classes: The labels' names; a server compares them with the manifest's.
         """
         ends = np.cumsum([0, *map(len, self.files)], dtype=np.int64)
         return {
@@ -47,6 +49,7 @@ class Golden:
             "offsets": ends,
             "labels": self.labels,
             "probabilities": probabilities.astype(np.float32),
+            **({"classes": np.array(classes, np.str_)} if classes else {}),
         }
 
 

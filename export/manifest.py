@@ -8,7 +8,6 @@ import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +16,25 @@ from export.golden import Golden
 from export.graph import INPUT, OUTPUT
 from export.run_folder import Run
 from export.settings import ExportSettings, Gates
+from export.times import now
 from export.verify import Comparison
 from protos import bundle_pb2
 from server.images import RESIZE
 
 SCHEMA: Final = 1
 TOOLS: Final = ("keras", "tensorflow-cpu", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy", "pillow")
+# Of run.json, what the manifest says already or what is no setting of the training.
+_NOT_SETTINGS: Final = (
+    "schema",
+    "name",
+    "labels",
+    "created_at",
+    "duration_s",
+    "data",
+    "tools",
+    "image",
+    "git_revision",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,9 @@ def build_manifest(
     version: int,
     written: Sequence[Written],
     golden: bundle_pb2.GoldenSet,
+    *,
+    sbom: Path,
+    explanation: bundle_pb2.Explanation | None,
 ) -> bundle_pb2.Manifest:
     """Fills a manifest in.
 
@@ -78,6 +93,8 @@ def build_manifest(
         version: Of the bundle.
         written: Variants, float32 first.
         golden: The golden set.
+        sbom: The list of packages.
+        explanation: The class-activation map's graph; None where the architecture has none.
     """
     facts, image = run.facts, run.image
     preprocessing = facts.get("preprocessing", {})
@@ -105,7 +122,18 @@ def build_manifest(
         dataset=_dataset(facts.get("data", {})),
         training=_training(run),
         tools=tools(),
+        sbom=file_entry(sbom),
+        explanation=explanation,
     )
+
+
+def file_entry(path: Path) -> bundle_pb2.File:
+    """Describes a file as it is on disk now.
+
+    Args:
+        path: Of a bundle.
+    """
+    return bundle_pb2.File(file=path.name, sha256=sha256(path), size_bytes=path.stat().st_size)
 
 
 def _variant(written: Written) -> bundle_pb2.Variant:
@@ -161,6 +189,7 @@ def build_report(
     attempts: Sequence[Attempt],
     written: Sequence[Written],
     reference_accuracy: float,
+    measured: dict[str, Any],
 ) -> dict[str, Any]:
     """Collects what people and later tools ask of an export.
 
@@ -171,7 +200,9 @@ def build_report(
         attempts: Everything that was measured, kept or not.
         written: What is in the bundle.
         reference_accuracy: Keras's own on the hold-out rows.
+        measured: Whatever else was measured, by name; `refusals` are variants that were not even tried.
     """
+    refusals = [{"variant": name, "reasons": reasons} for name, reasons in measured.pop("refusals", {}).items()]
     kept = {one.attempt.variant: one for one in written}
     return {
         "schema": SCHEMA,
@@ -179,10 +210,12 @@ def build_report(
         "run": str(run.folder),
         "settings": settings.model_dump(mode="json"),
         "gates": gates.model_dump(mode="json"),
+        "training": {key: value for key, value in run.facts.items() if key not in _NOT_SETTINGS},
         "reference_accuracy": reference_accuracy,
         "variants": {one.attempt.variant: _as_json(one.attempt) for one in written},
-        "refused": [_as_json(attempt) for attempt in _refused(attempts) if attempt.variant not in kept],
+        "refused": [*refusals, *(_as_json(one) for one in _refused(attempts) if one.variant not in kept)],
         "tried": [_as_json(attempt) for attempt in attempts],
+        **measured,
         "machine": {"processor": _processor(), "python": platform.python_version(), "system": platform.platform()},
     }
 
@@ -216,11 +249,6 @@ def tools() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def now() -> str:
-    """The time in UTC, as RFC 3339."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _processor() -> str:

@@ -17,7 +17,7 @@ Activations are uint8, weights int8 with a scale for each output channel. Two th
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,7 @@ METHODS: Final = ("minmax", "percentile", "entropy")
 CALIBRATION_ROWS: Final = 50
 HISTOGRAM_BYTES: Final = 512 * 2**20  # percentile and entropy keep every activation of every row in memory
 LAYERS: Final = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+_BEFORE_ANSWER: Final = (*LAYERS, "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "MaxPool")
 _FIRST_LAYER_FOLLOWERS: Final = ("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Sigmoid", "Mul", "Add")
 
 
@@ -48,13 +49,16 @@ class Recipe:
     Args:
         method: How ranges are found: `minmax`, `percentile` or `entropy`.
         start: What happens to the pixels and the first layer: `pixels-int8`, `first-float` or `plain`.
+        float_layers: Names of further layers that stay in float32, because they hurt.
     """
 
     method: str
     start: str
+    float_layers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.start}, {self.method}"
+        kept = f", {' '.join(self.float_layers)} in float32" if self.float_layers else ""
+        return f"{self.start}, {self.method}{kept}"
 
 
 def prepare(model: ModelProto) -> ModelProto:
@@ -85,6 +89,19 @@ def starts(prepared: ModelProto, first_layer: str = "auto") -> tuple[str, ...]:
     return {"auto": (FIRST_FLOAT, pixels), "float32": (FIRST_FLOAT,), "int8": (pixels,)}[first_layer]
 
 
+def layers(prepared: ModelProto, recipe: Recipe) -> list[str]:
+    """Names the layers with weights that a recipe makes int8, first to last.
+
+    Args:
+        prepared: From `prepare`.
+        recipe: Which.
+    """
+    float_layers = set(recipe.float_layers)
+    if recipe.start == FIRST_FLOAT:
+        float_layers |= {node.name for node in _first_layer(prepared)}
+    return [node.name for node in prepared.graph.node if node.op_type in LAYERS and node.name not in float_layers]
+
+
 def quantize(prepared: ModelProto, rows: NDArray[np.uint8], recipe: Recipe) -> ModelProto:
     """Quantizes by one recipe.
 
@@ -98,10 +115,10 @@ def quantize(prepared: ModelProto, rows: NDArray[np.uint8], recipe: Recipe) -> M
     """
     chain = pixel_chain(prepared)
     first = _first_layer(prepared) if recipe.start == FIRST_FLOAT else []
-    excluded = [node.name for node in prepared.graph.node if node.op_type == "Softmax"]
-    excluded += [*(chain.nodes if chain else ()), *(node.name for node in first)]
+    answer = _answer(prepared)
+    excluded = [*answer, *(chain.nodes if chain else ()), *(node.name for node in first), *recipe.float_layers]
     quantized = _quantize_static(prepared, _calibration(prepared, rows, recipe), recipe, excluded)
-    _float_output(quantized)
+    _float_output(quantized, answer)
     if recipe.start == PIXELS_INT8 and chain:
         _pixels_to_first_layer(quantized, chain)
     if first and first[-1].op_type == "MaxPool":
@@ -203,13 +220,28 @@ def _pixels_to_first_layer(quantized: ModelProto, chain: PixelChain) -> None:
             _replace_value(quantized, node.output[0], chain.source)
 
 
-def _float_output(quantized: ModelProto) -> None:
-    """Removes the QuantizeLinear and DequantizeLinear between the last layer and the Softmax."""
+def _answer(model: ModelProto) -> list[str]:
+    """Names what comes after the last layer: a softmax, or what stands for one, such as a sigmoid and 1 − p."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    waiting = [value.name for value in model.graph.output]
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is not None and node.op_type not in _BEFORE_ANSWER and node.name not in found:
+            found[node.name] = None
+            waiting.extend(node.input)
+    return list(found)
+
+
+def _float_output(quantized: ModelProto, answer: Collection[str]) -> None:
+    """Removes the QuantizeLinear and DequantizeLinear between the last layer and what makes probabilities of it."""
     producers = {name: node for node in quantized.graph.node for name in node.output}
     for node in quantized.graph.node:
-        dequantize = producers.get(node.input[0]) if node.op_type == "Softmax" else None
-        if dequantize is not None and dequantize.op_type == "DequantizeLinear":
-            node.input[0] = producers[dequantize.input[0]].input[0]
+        for index, name in enumerate(node.input if node.name in answer else ()):
+            dequantize = producers.get(name)
+            quantize_linear = producers.get(dequantize.input[0]) if dequantize is not None else None
+            if quantize_linear is not None and quantize_linear.op_type == "QuantizeLinear":
+                node.input[index] = quantize_linear.input[0]
 
 
 def _keep_pool_in_float(quantized: ModelProto, pooled: str) -> None:

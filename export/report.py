@@ -81,6 +81,8 @@ def facts_table(manifest: bundle_pb2.Manifest, folder: Path) -> Table:
         "labels": labels,
         "run": f"{manifest.training.run}, {manifest.training.epochs} epochs, seed {manifest.training.seed}",
         "data": f"{manifest.dataset.source}, {manifest.dataset.fingerprint}",
+        "activation map": manifest.explanation.graph.file or "none: the architecture has no such head",
+        "signature": "manifest.sig" if (folder / "manifest.sig").exists() else "none",
         "golden": f"{manifest.golden.images} images, tolerance {manifest.golden.tolerance:g}",
         "tools": ", ".join(f"{name} {version}" for name, version in sorted(manifest.tools.items())),
     }

@@ -11,7 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 FLOAT32: Final = "float32"
 INT8: Final = "int8"
-VARIANTS: Final = (FLOAT32, INT8)
+FLOAT16: Final = "float16"
+VARIANTS: Final = (FLOAT32, INT8, FLOAT16)
+DEFAULT_VARIANTS: Final = (FLOAT32, INT8)
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,8 +36,20 @@ class Gates(BaseSettings):
         default=0.003, description="largest loss of hold-out accuracy; 0.003 is 0.3 points"
     )
     max_class_drop: Share = Field(default=0.05, description="largest loss of accuracy within any one class")
+    max_float16_difference: Share = Field(
+        default=0.01, description="float16: largest difference of any probability from Keras's"
+    )
     min_speedup: float = Field(
         default=0.0, ge=0.0, description="int8: least images/s at one thread, as a multiple of float32's; 0 is no gate"
+    )
+    max_size_ratio: float = Field(
+        default=1.0, gt=0.0, description="int8 and float16: largest file, as a multiple of float32's"
+    )
+    max_calibration_drift: float = Field(
+        default=0.25,
+        ge=0.0,
+        description="int8: largest population stability index of the calibration rows' pixels against the hold-out"
+        " rows'; 0.1 is little, 0.25 is much",
     )
 
 
@@ -47,7 +61,8 @@ class ExportSettings(BaseSettings):
     runs: Path = Field(default=Path("runs"), description="folder of run folders, <runs>/<name>/<number>/")
     models: Path = Field(default=Path("models"), description="folder of bundles, <models>/<name>/<version>/")
     variants: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=VARIANTS, description="variants to make, separated by commas; float32 is always made"
+        default=DEFAULT_VARIANTS,
+        description="variants to make, out of float32, int8 and float16, separated by commas; float32 is always made",
     )
     opset: int = Field(default=17, ge=13, le=21, description="ONNX operator set; 18 and later add a transpose")
     calibration: Literal["auto", "minmax", "percentile", "entropy"] = Field(
@@ -57,6 +72,18 @@ class ExportSettings(BaseSettings):
     first_layer: Literal["auto", "int8", "float32"] = Field(
         default="auto",
         description="int8: the first layer's arithmetic; auto measures both and keeps the faster that passes",
+    )
+    sensitivity: bool = Field(
+        default=True,
+        description="int8: when no calibration passes, find the layers that hurt most and leave them in float32",
+    )
+    activation_map: bool = Field(
+        default=True, description="write model.explain.onnx, the class-activation map, where the architecture allows it"
+    )
+    sign_key: Path | None = Field(default=None, description="private key to sign the manifest with, of `keygen`")
+    trusted_keys: Path | None = Field(
+        default=None,
+        description="public key, or a folder of them: a bundle that none of them has signed is refused",
     )
     golden_images: int = Field(default=16, ge=1, le=256, description="least number of golden images in the bundle")
     golden_tolerance: Share = Field(

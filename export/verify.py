@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph import INPUT, OUTPUT
-from export.settings import FLOAT32, Gates
+from export.settings import FLOAT16, FLOAT32, INT8, Gates
 
 VERIFY_ROWS: Final = 64
 SPEED_ROWS: Final = 16
@@ -39,6 +39,7 @@ class Comparison:
         agreement: Share of rows with Keras's top-1 class.
         max_difference: Largest absolute difference of any probability.
         mean_difference: Mean absolute difference of all probabilities.
+        class_accuracy: The share of each class's rows that is right; None for a class without rows.
     """
 
     rows: int
@@ -48,6 +49,7 @@ class Comparison:
     agreement: float
     max_difference: float
     mean_difference: float
+    class_accuracy: tuple[float | None, ...] = ()
 
 
 def compare(answers: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Comparison:
@@ -68,7 +70,24 @@ def compare(answers: NDArray[np.float32], reference: NDArray[np.float32], labels
         agreement=float((answers.argmax(1) == reference.argmax(1)).mean()),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
+        class_accuracy=class_accuracy(answers, labels),
     )
+
+
+def class_accuracy(answers: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float | None, ...]:
+    """The share of each class's rows whose top-1 class is the label's.
+
+    Args:
+        answers: `float32[n, classes]`.
+        labels: `int64[n]`.
+
+    Returns:
+        A share for each class, None for a class without rows.
+    """
+    classes = answers.shape[1]
+    rows = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[answers.argmax(1) == labels], minlength=classes)
+    return tuple(float(r / n) if n else None for r, n in zip(right, rows, strict=True))
 
 
 def _max_class_drop(right: NDArray[np.bool_], right_before: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
@@ -76,7 +95,7 @@ def _max_class_drop(right: NDArray[np.bool_], right_before: NDArray[np.bool_], l
     return float(np.max(np.where(lost > 1, lost / np.maximum(np.bincount(labels), 1), 0.0)))
 
 
-def gate(variant: str, comparison: Comparison, speedup: float, gates: Gates) -> list[str]:
+def gate(variant: str, comparison: Comparison, speedup: float, gates: Gates, *, size_ratio: float = 1.0) -> list[str]:
     """Lists what speaks against writing a variant.
 
     Args:
@@ -84,9 +103,21 @@ def gate(variant: str, comparison: Comparison, speedup: float, gates: Gates) -> 
         comparison: Against Keras.
         speedup: Its images/s as a multiple of float32's.
         gates: The limits.
+        size_ratio: Its file's size as a multiple of float32's.
 
     Returns:
         One sentence for each gate that it missed.
+    """
+    return [*answer_misses(variant, comparison, gates), *_cost_misses(variant, speedup, size_ratio, gates)]
+
+
+def answer_misses(variant: str, comparison: Comparison, gates: Gates) -> list[str]:
+    """Lists what its answers say against a variant, whatever it costs.
+
+    Args:
+        variant: Its name.
+        comparison: Against Keras.
+        gates: The limits.
     """
     one_row = 1.0 / comparison.rows
     reasons = [
@@ -94,9 +125,17 @@ def gate(variant: str, comparison: Comparison, speedup: float, gates: Gates) -> 
         _missed("accuracy drop", comparison.accuracy_drop, max(gates.max_accuracy_drop, one_row)),
         _missed("accuracy drop of one class", comparison.max_class_drop, gates.max_class_drop),
     ]
+    largest = {FLOAT32: gates.max_difference, FLOAT16: gates.max_float16_difference}
+    if variant in largest:
+        reasons.append(_missed("difference of a probability", comparison.max_difference, largest[variant]))
+    return [reason for reason in reasons if reason]
+
+
+def _cost_misses(variant: str, speedup: float, size_ratio: float, gates: Gates) -> list[str]:
     if variant == FLOAT32:
-        reasons.append(_missed("difference of a probability", comparison.max_difference, gates.max_difference))
-    elif gates.min_speedup:
+        return []
+    reasons = [_missed("size as a multiple of float32's", size_ratio, gates.max_size_ratio)]
+    if variant == INT8 and gates.min_speedup:
         reasons.append(_missed("speed as a multiple of float32's", speedup, gates.min_speedup, least=True))
     return [reason for reason in reasons if reason]
 

@@ -37,14 +37,15 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels[order], labels[order].astype(np.int64)
 
 
-def train(keras: Any, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Any:
+def train(keras: Any, pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, pooled: bool = False) -> Any:
     keras.utils.set_random_seed(1)
     layers = keras.layers
     blocks = []
     for filters in (8, 16):
         blocks += [layers.Conv2D(filters, 3, padding="same", use_bias=False), layers.BatchNormalization()]
         blocks += [layers.ReLU(), layers.MaxPooling2D()]
-    head = [layers.Flatten(), layers.Dense(32, activation="relu"), layers.Dense(10, activation="softmax")]
+    hidden = [layers.Flatten(), layers.Dense(32, activation="relu")]
+    head = [*([layers.GlobalAveragePooling2D()] if pooled else hidden), layers.Dense(10, activation="softmax")]
     model = keras.Sequential([layers.Input((8, 8, 1)), layers.Rescaling(1 / 255), *blocks, *head])
     model.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(pixels, labels, batch_size=50, epochs=8, verbose=0)
@@ -62,7 +63,10 @@ def write_run(folder: Path, model: Any, pixels: NDArray[np.uint8], labels: NDArr
     offsets = np.cumsum([0, *map(len, files)])
     encoded = np.frombuffer(b"".join(files), np.uint8)
     np.savez(folder / "samples.npz", encoded=encoded, offsets=offsets, labels=test_labels[:4])
-    (folder / "metrics.json").write_text(json.dumps({"test": {"accuracy": accuracy, "loss": loss}}))
+    right = model.predict(test_pixels, verbose=0).argmax(1) == test_labels
+    classes = [{"label": str(digit), "recall": float(right[test_labels == digit].mean())} for digit in range(10)]
+    measured = {"accuracy": accuracy, "loss": loss, "classes": classes}
+    (folder / "metrics.json").write_text(json.dumps({"test": measured}))
     (folder / "run.json").write_text(json.dumps(run_facts(model, len(test_labels))))
 
 
@@ -123,4 +127,18 @@ def roomy_gates() -> Gates:
 def exported(trained_runs: Path, tmp_path_factory: pytest.TempPathFactory, roomy_gates: Gates) -> Result:
     """One export of the trained run."""
     settings = ExportSettings(runs=trained_runs, models=tmp_path_factory.mktemp("models"))
+    return create("tiny", "latest", settings, roomy_gates, lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def exported_pooled(keras: Any, tmp_path_factory: pytest.TempPathFactory, roomy_gates: Gates) -> Result:
+    """One export, with all variants, of a network that ends in global average pooling; its int8 may be refused."""
+    root = tmp_path_factory.mktemp("pooled")
+    pixels, labels = digits()
+    with quiet.noisy_library():
+        model = train(keras, pixels[:TRAIN_ROWS], labels[:TRAIN_ROWS], pooled=True)
+        write_run(root / "runs" / "tiny" / "1", model, pixels, labels)
+    settings = ExportSettings(
+        runs=root / "runs", models=root / "models", variants=("float32", "int8", "float16"), sensitivity=False
+    )
     return create("tiny", "latest", settings, roomy_gates, lambda line: None)

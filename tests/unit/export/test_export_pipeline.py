@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,8 +14,11 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from export import bundle, convert, pipeline, quantize, verify
+from export import bundle, convert, quantize, signing, verify
+from export.__main__ import main
+from export.check import check_bundle
 from export.errors import ExportError, GateFailed
+from export.exporter import FILES
 from export.pipeline import Result, create
 from export.run_folder import find_run
 from export.settings import ExportSettings, Gates
@@ -38,14 +42,15 @@ def test_the_manifest_tells_the_truth_about_every_file(exported: Result) -> None
     assert manifest == exported.manifest
     assert [one.name for one in manifest.variants] == ["float32", "int8"]
     hashes = {one.file: one.sha256 for one in manifest.variants} | {manifest.golden.file: manifest.golden.sha256}
-    assert len(hashes) == 3
+    hashes[manifest.sbom.file] = manifest.sbom.sha256
+    assert len(hashes) == 4
     for name, expected in hashes.items():
         assert hashlib.sha256((exported.folder / name).read_bytes()).hexdigest() == expected
     assert [one.size_bytes for one in manifest.variants] == [
         (exported.folder / one.file).stat().st_size for one in manifest.variants
     ]
     assert {path.name for path in exported.folder.iterdir()} == {
-        "model.onnx", "model.int8.onnx", "manifest.json", "export.json", "golden.npz",
+        "model.onnx", "model.int8.onnx", "manifest.json", "export.json", "golden.npz", "sbom.cdx.json",
     }  # fmt: skip
 
 
@@ -126,7 +131,7 @@ def test_a_spoiled_scale_keeps_int8_out_and_says_why(
 ) -> None:
     honest = quantize.quantize
     monkeypatch.setattr(quantize, "quantize", lambda *given: spoiled(honest(*given), "DequantizeLinear_0.scale", 8.0))
-    result = export(runs, tmp_path / "models", calibration="minmax", first_layer="float32")
+    result = export(runs, tmp_path / "models", calibration="minmax", first_layer="float32", sensitivity=False)
     assert [one.name for one in result.manifest.variants] == ["float32"]
     assert not (result.folder / "model.int8.onnx").exists()
     (refused,) = bundle.read_report(result.folder)["refused"]
@@ -193,7 +198,9 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ("run.json", lambda facts: facts["preprocessing"].update(scale=1 / 127.5), "expected pixels × 0.00784314"),
         ("run.json", lambda facts: facts["labels"].append("ten"), r"one output \[n, 11\]"),
         ("run.json", lambda facts: facts["preprocessing"].update(resize="nearest"), "expected resize"),
+        ("run.json", lambda facts: facts["labels"].reverse(), "expected the labels of run.json in the order of"),
         ("metrics.json", lambda facts: facts["test"].update(accuracy=0.5), "not of one run"),
+        ("metrics.json", lambda facts: facts["test"]["classes"][3].update(recall=0.1), "of class '3' in metrics.json"),
     ],
 )
 def test_a_run_folder_that_contradicts_itself_is_refused(
@@ -217,4 +224,87 @@ def test_float32_alone_when_asked(runs: Path, tmp_path: Path) -> None:
     assert [path.name for path in sorted(result.folder.glob("*.onnx"))] == ["model.onnx"]
     assert result.manifest.golden.images == 4  # all samples that the run kept
     assert result.report["refused"] == []
-    assert pipeline.FILES["float32"] == result.manifest.variants[0].file
+    assert FILES["float32"] == result.manifest.variants[0].file
+
+
+def test_what_was_measured_is_in_the_report(exported: Result) -> None:
+    report = bundle.read_report(exported.folder)
+    accuracies = report["variants"]["float32"]["comparison"]["class_accuracy"]
+    assert len(accuracies) == 10
+    assert np.mean(accuracies) == pytest.approx(exported.manifest.variants[0].accuracy, abs=0.02)
+    assert report["calibration_drift"]["psi"] < 0.1
+    assert report["duration_s"] > 0
+    assert report["peak_memory_bytes"] > 10**8
+    assert report["training"]["epochs"] == 6
+
+
+def test_calibration_rows_of_other_pictures_keep_int8_out(runs: Path, tmp_path: Path) -> None:
+    path = runs / "tiny" / "1" / "calibration.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, rows=255 - arrays["rows"], labels=arrays["labels"])  # the negatives
+    result = export(runs, tmp_path / "models")
+    assert [one.name for one in result.manifest.variants] == ["float32"]
+    (refused,) = result.report["refused"]
+    assert refused["variant"] == "int8"
+    assert "calibration drift: expected a stability index of at most 0.25" in refused["reasons"][0]
+
+
+def test_the_layer_that_hurts_is_found_and_left_in_float32(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, roomy_gates: Gates
+) -> None:
+    honest = quantize.quantize
+
+    def hurt(prepared: ModelProto, rows: Any, recipe: quantize.Recipe) -> ModelProto:
+        made = honest(prepared, rows, recipe)
+        weight = next((one.name for one in made.graph.initializer if one.dims[:] == [16, 8, 3, 3]), "")
+        users = [node for node in made.graph.node if weight and node.op_type == "DequantizeLinear"]
+        scales = [node.input[1] for node in users if node.input[0] == weight]
+        return spoiled(made, scales[0], 8.0) if scales else made  # none where that layer is float32
+
+    monkeypatch.setattr(quantize, "quantize", hurt)
+    result = export(runs, tmp_path / "models", roomy_gates, calibration="minmax", first_layer="int8")
+    assert [one.name for one in result.manifest.variants] == ["float32", "int8"]
+    assert result.report["variants"]["int8"]["recipe"] == "pixels-int8, minmax, Conv_1 in float32"
+    gains = result.report["sensitivity"]
+    assert next(iter(gains)) == "Conv_1"
+    assert gains["Conv_1"] > 10 * max(gain for layer, gain in gains.items() if layer != "Conv_1")
+
+
+def test_a_variant_that_is_too_large_is_refused(runs: Path, tmp_path: Path, roomy_gates: Gates) -> None:
+    gates = roomy_gates.model_copy(update={"max_size_ratio": 0.1})
+    result = export(runs, tmp_path / "models", gates, first_layer="float32", calibration="minmax")
+    (refused,) = result.report["refused"]
+    assert "size as a multiple of float32's: expected at most 0.1" in refused["reasons"][0]
+    assert [one["recipe"] for one in result.report["tried"] if one["variant"] == "int8"] == ["first-float, minmax"]
+
+
+def test_float16_answers_like_keras_and_is_half_as_large(exported_pooled: Result) -> None:
+    variants = {one.name: one for one in exported_pooled.manifest.variants}
+    half = variants["float16"]
+    assert half.max_abs_difference < 0.01
+    assert half.size_bytes < 0.8 * variants["float32"].size_bytes
+    model = onnx.load(exported_pooled.folder / half.file)
+    weights = [one for one in model.graph.initializer if len(one.dims) > 1]
+    assert {one.data_type for one in weights} == {onnx.TensorProto.FLOAT16}
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_a_signed_export_can_be_asked_for(runs: Path, tmp_path: Path) -> None:
+    signing.generate_keys(tmp_path / "key")
+    result = export(runs, tmp_path / "models", variants="float32", sign_key=tmp_path / "key")
+    assert check_bundle(result.folder, tmp_path / "key.pub") == result.manifest
+
+
+def test_a_disk_that_takes_no_more_is_one_clear_error(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    create_it = ["create", "--name", "tiny", "--runs", str(runs), "--models", str(tmp_path / "models")]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))  # the write fails as on a full disk, half way
+    try:
+        assert main([*create_it, "--variants", "float32"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capfd.readouterr().err.endswith("model.onnx: File too large\n")
+    assert not (tmp_path / "models" / "tiny").exists()
