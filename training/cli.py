@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
-from training.commands import evaluate, train
+from training.commands import compare, evaluate, explain, train, tune, validate
 from training.commands import list as list_command
 
-COMMANDS: Final = (train, evaluate, list_command)
+COMMANDS: Final = (validate, train, tune, evaluate, explain, compare, list_command)
 _EXAMPLES: Final = f"""\
 examples:
 {train.EXAMPLES}\
+  python -m training validate --data photos                copies, corrupt files, leaks: before you train
   python -m training evaluate photos                       the latest run of that name
   python -m training list
 """

@@ -1,72 +1,149 @@
-"""Arrays become batches: shuffled, gathered, augmented, one batch ahead of the model.
+"""Arrays become batches: shuffled, gathered, augmented, some batches ahead of the model.
 
-    row numbers ──shuffle──▶ batch ──gather──▶ uint8[b, h, w, c] ──augment──▶ prefetch ──▶ model
+    step number ──▶ row numbers ──gather──▶ uint8[b, h, w, c] ──augment──▶ prefetch ──▶ model
+                    (a permutation per epoch)                                └ clock: how long the model waited
 
-Row numbers are shuffled, not pictures: every epoch is a true permutation and costs no buffer. The pixels stay uint8
+A batch is a function of its step's number and the seed alone. So training can begin at any step, in the middle of an
+epoch too, and meets the same batches; threads change nothing; and a shuffle costs no buffer. The pixels stay uint8
 until the model's own first layer, a quarter of float32's memory traffic.
 """
 
-from typing import Any, Final
+import math
+import time
+from typing import Any
 
 import tensorflow as tf
 
+from training.augmentation import Augmentation
 from training.data.loading import Split
-
-# Share of a side that a picture may be shifted by, as in the common recipe for CIFAR-10: 4 of 32 pixels.
-_SHIFT: Final = 1 / 8
+from training.transforms import augmented
 
 
-def training_batches(split: Split, *, batch_size: int, augment: str, seed: int) -> Any:
-    """Makes one epoch's batches, in a new order and augmented anew each time it is iterated.
+class Feed:
+    """The batches of one training.
 
     Args:
         split: The rows to learn from.
+        classes: How many there are.
         batch_size: Rows in a batch; the last one of an epoch may have fewer.
-        augment: "none", "crop" or "flip-crop".
+        augmentation: What is done to each picture, anew in every epoch.
+        label_smoothing: Share of each label that is spread over all classes.
         seed: The same seed gives the same batches.
+        is_timed: Whether to measure how long the model waits. It needs calls into Python, for which TensorFlow makes a
+            deterministic program's pipeline synchronous; and several devices fetch ahead, so the wait is not theirs.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        classes: int,
+        *,
+        batch_size: int,
+        augmentation: Augmentation | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        is_timed: bool = True,
+    ) -> None:
+        self.rows = len(split.labels)
+        self.steps = -(-self.rows // batch_size)
+        self._batch_size = batch_size
+        self._augmentation = augmentation or Augmentation()
+        self._smoothing = label_smoothing
+        self._seed = seed
+        self._gather = _gathering(split, classes)
+        self._asked_s = 0.0
+        self.waited_s = 0.0 if is_timed else math.nan  # so long has the model waited for batches
+
+    def rows_between(self, first_step: int, last_step: int) -> int:
+        """Counts the rows of the steps from the first up to, not including, the last."""
+
+        def before(step: int) -> int:
+            epoch, within = divmod(step, self.steps)
+            return epoch * self.rows + min(within * self._batch_size, self.rows)
+
+        return before(last_step) - before(first_step)
+
+    def batches(self, first_step: int, last_step: int) -> Any:
+        """Makes the batches of steps, counted from 0 over all epochs.
+
+        Args:
+            first_step: The first one.
+            last_step: The one after the last.
+
+        Returns:
+            A `tf.data.Dataset` of `(uint8[b, h, w, c], float32[b, classes])`.
+        """
+        steps = tf.data.Dataset.range(first_step, last_step)
+        made = steps.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        if math.isnan(self.waited_s):
+            return made
+        # The three are asked one after the other. tf.timestamp refuses to work in deterministic programs.
+        before = steps.map(lambda _: tf.numpy_function(self._ask, [], tf.float64))
+        after = steps.map(lambda _: tf.numpy_function(self._receive, [], tf.float64))
+        timed = tf.data.Dataset.zip(before, made, after).map(lambda _, batch, __: batch)
+        return timed.with_options(_as_written())
+
+    def _batch(self, step: Any) -> tuple[Any, Any]:
+        epoch, within = step // self.steps, step % self.steps
+        start = within * self._batch_size
+        places = tf.range(start, tf.minimum(start + self._batch_size, self.rows))
+        order = tf.stack([tf.constant(self._seed, tf.int64), epoch])
+        numbers = tf.random.experimental.index_shuffle(places, seed=order, max_index=self.rows - 1)
+        rows, labels = self._gather(numbers)
+        labels = labels * (1 - self._smoothing) + self._smoothing / labels.shape[1]
+        return augmented(rows, labels, self._augmentation, tf.stack([tf.constant(self._seed, tf.int64), step]))
+
+    def _ask(self) -> float:
+        self._asked_s = time.perf_counter()
+        return self._asked_s
+
+    def _receive(self) -> float:
+        self.waited_s += time.perf_counter() - self._asked_s
+        return self.waited_s
+
+
+def plain_batches(split: Split, classes: int, *, batch_size: int) -> Any:
+    """Makes batches in order, unchanged, for validation.
+
+    Args:
+        split: The rows.
+        classes: How many there are.
+        batch_size: Rows in a batch; the last one may have fewer.
 
     Returns:
-        A `tf.data.Dataset` of `(uint8[b, h, w, c], int64[b])`.
+        A `tf.data.Dataset` of `(uint8[b, h, w, c], float32[b, classes])`.
     """
-    rows, labels = tf.constant(split.rows), tf.constant(split.labels)
-    numbers = tf.data.Dataset.range(len(split.labels)).shuffle(len(split.labels), seed=seed).batch(batch_size)
-    # Seeds travel beside the batches, because a stateful random operation in a parallel map depends on thread timing.
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-
-    def gather(indices: Any, pair: Any) -> tuple[Any, Any]:
-        return _augmented(tf.gather(rows, indices), augment, pair), tf.gather(labels, indices)
-
-    batches = tf.data.Dataset.zip(numbers, seeds).map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
-
-
-def plain_batches(split: Split, *, batch_size: int) -> Any:
-    """Makes batches in order, unchanged, for validation."""
-    rows, labels = tf.constant(split.rows), tf.constant(split.labels)
-    numbers = tf.data.Dataset.range(len(split.labels)).batch(batch_size)
-    gathered = numbers.map(lambda indices: (tf.gather(rows, indices), tf.gather(labels, indices)))
+    gathered = tf.data.Dataset.range(len(split.labels)).batch(batch_size).map(_gathering(split, classes))
     return gathered.prefetch(tf.data.AUTOTUNE)
 
 
-def _augmented(rows: Any, augment: str, seed: Any) -> Any:
-    if augment == "flip-crop":
-        rows = _flipped(rows, seed)
-    return rows if augment == "none" else _shifted(rows, seed)
+def _gathering(split: Split, classes: int) -> Any:
+    """Makes a function from row numbers `int64[b]` to rows and one-hot labels."""
+    with tf.device("CPU"):  # the whole data set has no business in a GPU's memory
+        labels = tf.constant(split.labels)
+        rows = tf.constant(split.rows) if split.in_memory else None
+
+    def read(numbers: Any) -> Any:
+        # Sorted, so that a file is read forwards.
+        order = numbers.argsort()
+        found = split.rows[numbers[order]]
+        return found[order.argsort()]
+
+    def gather(numbers: Any) -> tuple[Any, Any]:
+        if rows is not None:
+            found = tf.gather(rows, numbers)
+        else:
+            found = tf.numpy_function(read, [numbers], tf.uint8, stateful=False)
+            found = tf.ensure_shape(found, (None, *split.rows.shape[1:]))
+        return found, tf.one_hot(tf.gather(labels, numbers), classes)
+
+    return gather
 
 
-def _flipped(rows: Any, seed: Any) -> Any:
-    """Mirrors about half of the pictures."""
-    chosen = tf.random.stateless_uniform(tf.shape(rows)[:1], seed=seed) < 0.5  # noqa: PLR2004 (a half)
-    return tf.where(chosen[:, None, None, None], tf.reverse(rows, axis=[2]), rows)
-
-
-def _shifted(rows: Any, seed: Any) -> Any:
-    """Shifts each picture by its own whole number of pixels; what comes in from outside is its mirrored edge."""
-    _, height, width, _ = rows.shape
-    down, right = max(1, round(height * _SHIFT)), max(1, round(width * _SHIFT))
-    padded = tf.pad(rows, [[0, 0], [down, down], [right, right], [0, 0]], mode="REFLECT")
-    count = tf.shape(rows)[:1]
-    tops = tf.random.stateless_uniform(count, seed=seed + 1, maxval=2 * down + 1, dtype=tf.int64)
-    lefts = tf.random.stateless_uniform(count, seed=seed + 2, maxval=2 * right + 1, dtype=tf.int64)
-    picked = tf.gather(padded, tops[:, None] + tf.range(height, dtype=tf.int64), axis=1, batch_dims=1)
-    return tf.gather(picked, lefts[:, None] + tf.range(width, dtype=tf.int64), axis=2, batch_dims=1)
+def _as_written() -> Any:
+    """Options that keep the clocks where they are: nothing is made parallel or prefetched behind them."""
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False
+    options.experimental_optimization.map_parallelization = False
+    options.deterministic = True
+    return options

@@ -1,11 +1,14 @@
 """Run folders: `runs/<name>/<number>/`, counted from 1 and never overwritten.
 
     draft: .partial-… ──every file──▶ run.json, last ──rename──▶ <number>
+       └─ .checkpoint/ while it is unfinished: the next training with the same key goes on from there
 
-A folder with a number is finished; anything else is hidden and removed when training fails or is interrupted.
+A folder with a number is finished; anything else is hidden. A draft belongs to the process that holds its lock; the
+system lets go of the lock when that process ends, however it ends. A draft without a checkpoint is then removed.
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -16,11 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from training.errors import TrainingError
+from training import console
+from training.errors import Diverged, TrainingError
+from training.files import replacing, sync_folder
 
 SCHEMA: Final = 1
 RECORD: Final = "run.json"
 METRICS: Final = "metrics.json"
+CHECKPOINT: Final = ".checkpoint"
+_LOCK: Final = ".lock"
+_DRAFT: Final = ".partial-"
+_KEPT_IN_DRAFTS: Final = frozenset({CHECKPOINT, _LOCK, "tensorboard"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +64,39 @@ class Run:
 
 
 @contextmanager
-def draft(root: Path, name: str) -> Iterator[Path]:
-    """Opens a hidden folder for a run's files; it is removed unless `publish` renamed it.
+def draft(root: Path, name: str, *, key: str = "any", fresh: bool = False) -> Iterator[Path]:
+    """Opens a hidden folder for a run's files; `publish` renames it.
+
+    What an earlier process left unfinished under the same key, with a checkpoint, is opened again. A draft that is left
+    by an error is kept for the next time if it holds a checkpoint to go on from, and otherwise removed.
 
     Args:
         root: The folder of all runs.
         name: The run's name.
+        key: Of everything that the run depends on: letters and digits.
+        fresh: Remove what is left unfinished under the key.
 
     Yields:
-        The hidden folder, empty.
+        The hidden folder: new, or with its checkpoint in it.
 
     Raises:
         TrainingError: The folder cannot be written.
     """
-    folder = root / name / f".partial-{uuid.uuid4().hex[:12]}"
     try:
-        folder.mkdir(parents=True)
+        folder, lock = _claimed(root / name, key, fresh=fresh)
     except OSError as error:
         raise TrainingError(f"cannot write to {root / name} ({error}); choose another folder with --runs") from None
+    keep = False
     try:
         yield folder
+    except Diverged:
+        raise
+    except BaseException:
+        keep = (folder / CHECKPOINT).is_dir()
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+        _left(folder, keep=keep)
+        os.close(lock)
 
 
 def publish(folder: Path, record: Mapping[str, Any]) -> Run:
@@ -100,7 +118,8 @@ def publish(folder: Path, record: Mapping[str, Any]) -> Run:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             continue
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
+        _tidy(target)
         return Run(target, complete)
 
 
@@ -152,16 +171,80 @@ def every(root: Path) -> list[Run]:
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON file such that a reader sees the old one or the new one, never a part."""
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with replacing(file) as stream:
+        stream.write(text.encode())
+
+
+def _claimed(parent: Path, key: str, *, fresh: bool) -> tuple[Path, int]:
+    """Takes an unfinished draft of the key, or makes one; removes what nobody can go on with."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in _taken(parent):
+        _tidy(parent / str(number))
+    others = 0
+    for left in sorted(parent.glob(f"{_DRAFT}*")):
+        lock = _locked(left)
+        if lock is None:
+            continue
+        ours = left.name.startswith(f"{_DRAFT}{key}-")
+        if ours and not fresh and (left / CHECKPOINT).is_dir():
+            _clear(left)
+            return left, lock
+        if ours or not (left / CHECKPOINT).is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            others += 1
+        os.close(lock)
+    if others:
+        console.say(
+            f"note: {parent} holds {others} unfinished of other settings or data ({_DRAFT}*); remove what is not needed"
+        )
+    folder = parent / f"{_DRAFT}{key}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
+
+
+def _locked(folder: Path) -> int | None:
+    """Locks a draft, unless it is another's: in training, or made or published this very moment."""
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        lock = os.open(folder / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (folder / _LOCK).exists():
+            return lock
+    except BlockingIOError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier process wrote after its last checkpoint; it will be written again."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in _KEPT_IN_DRAFTS:
+            shutil.rmtree(entry)
+        elif entry.name not in _KEPT_IN_DRAFTS:
+            entry.unlink()
+
+
+def _left(folder: Path, *, keep: bool) -> None:
+    if keep:
+        console.say(f"what is trained so far is kept in {folder}; the same command continues, --fresh starts over")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def _tidy(run: Path) -> None:
+    """Removes what only a draft needs; after the rename, so that no moment is without either."""
+    if run.is_dir():
+        shutil.rmtree(run / CHECKPOINT, ignore_errors=True)
+        (run / _LOCK).unlink(missing_ok=True)
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -185,11 +268,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TrainingError(f"expected a JSON object in {file}, received {type(value).__name__}; train again")
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """The settings of one training: the command's flags, their defaults, bounds and help are all read from here."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -8,33 +9,92 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from training.augmentation import Augmentation
+from training.data.packed import stem
 from training.errors import TrainingError
 
 EMBEDDED: Final = "digits"  # what `--data` calls the set that comes with scikit-learn
 SIDE_PX: Final = range(2, 4097)
+MLFLOW_FOLDER: Final = "mlruns"
+_DEVICES: Final = re.compile(r"auto|(cpu|gpu)(:\d+(,\d+)*)?")
 
 
 class TrainSettings(BaseModel):
-    """Everything that decides a training, besides the data themselves."""
+    """Everything that decides a training, besides the data themselves.
+
+    What is None or "auto" is decided by the architecture's recipe, or else for all of them by `training.recipe`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    data: Annotated[str, Field(description="'digits' (embedded), or a folder <root>/<split>/<class>/<file>")] = EMBEDDED
+    data: Annotated[
+        str,
+        Field(
+            description="'digits' (embedded), a folder <root>/<split>/<class>/<file> or <root>/<class>/<file>, CIFAR or"
+            " MNIST as published (a folder or .tar.gz), an .npz file, or keras:NAME; see docs/data.md"
+        ),
+    ] = EMBEDDED
+    quarantine: Annotated[
+        str, Field(description="leave out the pictures that this list of `python -m training validate` names")
+    ] = ""
     name: Annotated[
         str, Field(description="the run's name: letters, digits, '.', '_', '-' (default: the data's name)")
     ] = ""
     model: Annotated[str, Field(description="the architecture, one of those listed below")] = "cnn"
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="at most so many passes over the training split")] = 30
-    batch_size: Annotated[int, Field(ge=1, le=65_536, description="rows in a training step")] = 64
-    learning_rate: Annotated[float, Field(gt=0, le=10, description="Adam's first learning rate")] = 1e-3
-    patience: Annotated[int, Field(ge=1, description="stop after so many epochs with no lower validation loss")] = 8
+    epochs: Annotated[int | None, Field(ge=1, le=10_000, description="passes over the training split")] = None
+    batch_size: Annotated[int | None, Field(ge=1, le=65_536, description="rows in a training step")] = None
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"] | None, Field(description="sgd has Nesterov momentum, adam no weight decay")
+    ] = None
+    learning_rate: Annotated[float | None, Field(gt=0, le=100, description="the highest, after warm-up")] = None
+    momentum: Annotated[float | None, Field(ge=0, lt=1, description="of sgd; of adam the decay of the mean")] = None
+    weight_decay: Annotated[
+        float | None,
+        Field(ge=0, le=100, description="share of a weight lost in a step, times the learning rate; not of biases"),
+    ] = None
+    bias_lr_factor: Annotated[
+        float | None, Field(gt=0, le=1000, description="learning rate of normalisation layers' biases, times this")
+    ] = None
+    schedule: Annotated[
+        Literal["cosine", "one-cycle", "plateau", "constant"] | None,
+        Field(description="of the learning rate; plateau halves it after 3 epochs with no lower validation loss"),
+    ] = None
+    warmup: Annotated[
+        float | None, Field(ge=0, lt=1, description="share of all steps in which the learning rate rises")
+    ] = None
+    final_lr_factor: Annotated[
+        float | None, Field(ge=0, le=1, description="learning rate at the end of cosine and one-cycle, as a share")
+    ] = None
+    label_smoothing: Annotated[
+        float | None, Field(ge=0, lt=1, description="share of a label that is spread over all classes")
+    ] = None
+    ema: Annotated[
+        float | None,
+        Field(ge=0, lt=1, description="validate and keep a moving average of the weights: its decay per step; 0: off"),
+    ] = None
+    lookahead: Annotated[
+        int | None,
+        Field(ge=0, le=1000, description="every so many steps, go back part of the way, more so near the end; 0: off"),
+    ] = None
+    keep: Annotated[
+        Literal["best", "last"] | None, Field(description="the epoch whose weights count: best by validation accuracy")
+    ] = None
+    patience: Annotated[
+        int | None, Field(ge=0, description="stop after so many epochs with no lower validation loss; 0: never")
+    ] = None
     augment: Annotated[
-        Literal["auto", "none", "crop", "flip-crop"],
-        Field(description="auto: none for greyscale (a mirrored digit is none), flip-crop for colour"),
+        str,
+        Field(
+            description="none, or names with optional strengths: flip,crop,rotate=10,zoom=0.1,brightness=0.2,cutout=8,"
+            "mixup=0.2 (default: the model's own, else flip,crop; no flip for grey pictures, none below 16 pixels)"
+        ),
     ] = "auto"
     mixed_precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Field(description="what layers compute in; auto: what measured faster for the model"),
+    ] = "auto"
+    devices: Annotated[
+        str, Field(description="auto (every GPU, or else the CPU), cpu, or gpu:0,1 to share each batch among them")
     ] = "auto"
     image_size: Annotated[
         str, Field(description="HxW or N in pixels (default: the pictures' own, 64x64 if they differ)")
@@ -45,6 +105,16 @@ class TrainSettings(BaseModel):
     validation_fraction: Annotated[
         float, Field(gt=0, lt=1, description="share of the training split to validate on, if there is no such split")
     ] = 0.1
+    split_seed: Annotated[
+        int, Field(ge=0, lt=2**32, description="of the 70/15/15 split, for data that come without splits")
+    ] = 0
+    memory_limit_mb: Annotated[
+        str,
+        Field(description="decoded pictures beyond so many megabytes stay on disk (default: a third of what is free)"),
+    ] = "auto"
+    cache: Annotated[
+        str, Field(description="folder for decoded pictures that stay on disk (default: .cache in the folder of runs)")
+    ] = ""
     fraction: Annotated[float, Field(gt=0, le=1, description="train on this share only, for quick trials")] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32, description="of the split, the weights, shuffling and dropout")] = 0
     deterministic: Annotated[bool, Field(description="slower operations that give the same bits every time")] = False
@@ -52,17 +122,50 @@ class TrainSettings(BaseModel):
         dict[str, str], Field(description="a setting of the model, such as --set dropout=0.3 (repeatable)")
     ] = {}
     runs: Annotated[Path, Field(description="folder that holds the runs")] = Path("runs")
+    fresh: Annotated[bool, Field(description="start over, instead of continuing an unfinished run")] = False
+    checkpoints: Annotated[
+        bool, Field(description="write down every epoch, so that the same command continues a run that was cut off")
+    ] = True
+    checkpoint_minutes: Annotated[
+        float, Field(gt=0, description="write a checkpoint within an epoch, too, after so many minutes")
+    ] = 10.0
+    mlflow: Annotated[
+        str,
+        Field(
+            description="log the finished run to MLflow: a tracking URI, or nothing for the folder mlruns",
+            json_schema_extra={"without_value": MLFLOW_FOLDER},
+        ),
+    ] = ""
 
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
         return name if not name else checked_name(name)
 
+    @field_validator("augment")
+    @classmethod
+    def _check_augment(cls, text: str) -> str:
+        return text if text == "auto" else str(Augmentation.parse(text))
+
+    @field_validator("devices")
+    @classmethod
+    def _check_devices(cls, text: str) -> str:
+        if not _DEVICES.fullmatch(text):
+            raise ValueError("expected auto, cpu or gpu:0,1")
+        return text
+
     @field_validator("image_size")
     @classmethod
     def _check_image_size(cls, text: str) -> str:
         if text != "auto":
             parse_size(text)
+        return text
+
+    @field_validator("memory_limit_mb")
+    @classmethod
+    def _check_memory_limit(cls, text: str) -> str:
+        if text != "auto" and not (text.isascii() and text.isdigit()):
+            raise ValueError("expected 'auto' or a whole number of megabytes")
         return text
 
     @classmethod
@@ -87,11 +190,16 @@ class TrainSettings(BaseModel):
             TrainingError: The data's name is no run's name.
         """
         try:
-            return self.name or checked_name(Path(self.data).resolve().name)
+            return self.name or checked_name(stem(Path(self.data.rpartition(":")[2])))
         except ValueError as error:
             raise TrainingError(
                 f"the data folder's name cannot name the run ({error}); give a name by --name"
             ) from None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where decoded pictures that exceed memory are kept."""
+        return Path(self.cache) if self.cache else self.runs / ".cache"
 
     @property
     def size_px(self) -> tuple[int, int] | None:

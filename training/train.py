@@ -1,149 +1,128 @@
 """One training, from settings to a run folder: settings → data → model → loop → evaluation → record."""
 
 import csv
+import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any, Final
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from server import images
-from training import console, loop, metrics, models, pipeline, provenance, runs
+from training import devices, loop, pipeline, plan, provenance, runs, tracking
 from training.data.loading import Dataset, Split
 from training.data.splits import stratified_order
-from training.evaluate import draw, predict
-from training.loop import Epoch
-from training.models import Architecture
-from training.settings import TrainSettings, parse_model_settings
+from training.errors import TrainingError
+from training.evaluate import calibrated, draw, measured_on_test, predict
+from training.loop import Epoch, Fitted
+from training.plan import Plan
+from training.settings import TrainSettings
 
 CALIBRATION_ROWS: Final = 1_000
 HOLDOUT_ROWS: Final = 10_000
 SAMPLE_FILES: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything decided before the first step.
-
-    Args:
-        settings: The user's.
-        architecture: Of the registry.
-        model_settings: The architecture's own.
-        data: In memory.
-        augment: "none", "crop" or "flip-crop".
-        precision: "float32" or "bfloat16".
-    """
-
-    settings: TrainSettings
-    architecture: Architecture
-    model_settings: Any
-    data: Dataset
-    augment: str
-    precision: str
-
-    def build(self, precision: str) -> Any:
-        """Builds the model with fresh weights, computing in a precision; the weights are float32 in either."""
-        with _dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32"):
-            return self.architecture.build(self.model_settings, self.data.image, len(self.data.labels))
-
-
-def train(settings: TrainSettings, data: Dataset) -> runs.Run:
-    """Trains a model and writes its run folder.
+def train(settings: TrainSettings, data: Dataset, *, on_epoch: Callable[[Epoch], None] | None = None) -> runs.Run:
+    """Trains a model and writes its run folder, or finishes the one that an earlier process left unfinished.
 
     Args:
         settings: The user's.
         data: What `training.data.loading.load` made of them; many trainings may share it.
+        on_epoch: Told of every epoch; what it raises ends the training.
 
     Returns:
         The finished run.
 
     Raises:
-        TrainingError: The model's settings are not usable, or the loss diverged. No run folder is left behind.
+        TrainingError: The settings are not usable, the loss diverged, a batch does not fit into memory, or the disk is
+            full. No finished run is touched.
     """
     began_s = time.perf_counter()
+    tracking.check(settings.mlflow)
     _seed(settings)
-    plan = _plan(settings, data)
-    with runs.draft(settings.runs, settings.run_name) as folder:
-        model, history = _trained(plan, folder)
-        measured = _evaluated(model, plan.data)
-        model.save(folder / "model.keras")
-        _write_history(folder / "history.csv", history)
-        runs.write_json(folder / runs.METRICS, measured)
-        draw(folder, measured, plan.data.labels)
-        _write_arrays(folder, plan.data, settings.seed)
-        record = _record(plan, model, epochs=len(history), duration_s=time.perf_counter() - began_s)
-        return runs.publish(folder, record)
-
-
-def _plan(settings: TrainSettings, data: Dataset) -> Plan:
-    architecture = models.get(settings.model)
-    model_settings = parse_model_settings(architecture.settings, settings.set)
-    automatic = "none" if data.image.channels == 1 else "flip-crop"
-    plan = Plan(
-        settings=settings,
-        architecture=architecture,
-        model_settings=model_settings,
-        data=data,
-        augment=automatic if settings.augment == "auto" else settings.augment,
-        precision=architecture.precision if settings.mixed_precision == "auto" else settings.mixed_precision,
-    )
-    _announce(plan)
-    return plan
-
-
-def _announce(plan: Plan) -> None:
-    data, image = plan.data, plan.data.image
-    console.say(
-        f"data   {data.source}: {len(data.train.labels):,} to train, {len(data.validation.labels):,} to validate,"
-        f" {len(data.test.labels):,} to test; {len(data.labels)} classes; {image.height_px}x{image.width_px}x"
-        f"{image.channels} pixels"
-    )
-    console.say(f"model  {plan.settings.model}, {plan.precision}, augmentation {plan.augment}")
-    note = plan.architecture.note(plan.model_settings, image)
-    if note:
-        console.say(f"note: {note}")
+    scope = devices.scope(settings.devices)
+    made = plan.make(settings, data)
+    with runs.draft(settings.runs, settings.run_name, key=made.key, fresh=settings.fresh) as folder:
+        fitted = _fitted(made, folder, scope, on_epoch)
+        try:
+            record = _written(made, fitted, folder, began_s)
+            run = runs.publish(folder, record)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write the run folder in {folder.parent} ({error.strerror or error}); make room and run this"
+                " command again, or choose another folder by --runs"
+            ) from error
+    if settings.mlflow:
+        tracking.log(settings.mlflow, run, record["settings"], list(fitted.history))
+    return run
 
 
 def _seed(settings: TrainSettings) -> None:
     keras.utils.set_random_seed(settings.seed)
-    if settings.deterministic:
+    if settings.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415 (this backend's)
+
         tf.config.experimental.enable_op_determinism()
 
 
-def _trained(plan: Plan, folder: Path) -> tuple[Any, list[Epoch]]:
-    """Fits a model; returns the best epoch's weights in a float32 model, so what is saved depends on no precision."""
-    settings, data = plan.settings, plan.data
-    checkpoint = folder / "best.weights.h5"
-    batches = pipeline.training_batches(
-        data.train, batch_size=settings.batch_size, augment=plan.augment, seed=settings.seed
+def _fitted(
+    made: Plan, folder: Path, scope: AbstractContextManager[Any] | None, on_epoch: Callable[[Epoch], None] | None
+) -> Fitted:
+    settings, recipe, data = made.settings, made.recipe, made.data
+    feed = pipeline.Feed(
+        data.train,
+        len(data.labels),
+        batch_size=recipe.batch_size,
+        augmentation=recipe.augmentation,
+        label_smoothing=recipe.label_smoothing,
+        seed=settings.seed,
+        is_timed=scope is None and not settings.deterministic,
     )
-    history = loop.fit(
-        plan.build(plan.precision),
-        batches,
-        pipeline.plain_batches(data.validation, batch_size=settings.batch_size),
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        patience=settings.patience,
-        checkpoint=checkpoint,
+    places = loop.Places(
+        checkpoints=folder / runs.CHECKPOINT if settings.checkpoints else None,
         tensorboard=folder / "tensorboard",
+        checkpoint_minutes=settings.checkpoint_minutes,
     )
-    model = plan.build("float32")
-    model.load_weights(checkpoint)
-    checkpoint.unlink()  # model.keras holds the same weights
-    return model, history
+    return loop.fit(
+        made.build_for_training,
+        feed,
+        pipeline.plain_batches(data.validation, len(data.labels), batch_size=recipe.batch_size),
+        recipe,
+        places,
+        scope=scope,
+        callbacks=made.architecture.callbacks(made.model_settings),
+        on_epoch=on_epoch,
+    )
 
 
-def _evaluated(model: Any, data: Dataset) -> dict[str, Any]:
-    validation = metrics.summary(predict(model, data.validation.rows), data.validation.labels)
-    test = metrics.report(predict(model, data.test.rows), data.test.labels, data.labels)
-    return {"validation": validation, "test": test}
+def _written(made: Plan, fitted: Fitted, folder: Path, began_s: float) -> dict[str, Any]:
+    """Measures the model and writes every file of the run but its record, which is returned."""
+    settings, data = made.settings, made.data
+    model = made.build()  # in float32 and of Keras's own layers, so what is saved depends on nothing of ours
+    model.set_weights(list(fitted.weights))
+    holdout = _chosen(data.test, HOLDOUT_ROWS, settings.seed)
+    measured = _evaluated(model, data, holdout)
+    model.save(folder / "model.keras")
+    _write_history(folder / "history.csv", fitted.history)
+    runs.write_json(folder / runs.METRICS, measured)
+    _write_arrays(folder, data, holdout, settings.seed)
+    record = _record(made, model, fitted, duration_s=time.perf_counter() - began_s)
+    draw(folder, {"name": settings.run_name, **record}, measured)
+    return record
+
+
+def _evaluated(model: Any, data: Dataset, holdout: NDArray[np.int64]) -> dict[str, Any]:
+    """Calibrates the model on the validation split, then measures what will be saved on the test split."""
+    first = calibrated(model, data.validation.rows, data.validation.labels)
+    return first | measured_on_test(predict(model, data.test.rows), data.test.labels, data.labels, holdout)
 
 
 def _write_history(file: Path, history: Sequence[Epoch]) -> None:
@@ -153,13 +132,12 @@ def _write_history(file: Path, history: Sequence[Epoch]) -> None:
         writer.writerows(asdict(line) for line in history)
 
 
-def _write_arrays(folder: Path, data: Dataset, seed: int) -> None:
+def _write_arrays(folder: Path, data: Dataset, holdout: NDArray[np.int64], seed: int) -> None:
     """Writes what export needs, so that it needs neither the data set nor this code."""
     calibration = _chosen(data.train, CALIBRATION_ROWS, seed)
     np.savez_compressed(
         folder / "calibration.npz", rows=data.train.rows[calibration], labels=data.train.labels[calibration]
     )
-    holdout = _chosen(data.test, HOLDOUT_ROWS, seed)
     np.savez_compressed(folder / "holdout.npz", rows=data.test.rows[holdout], labels=data.test.labels[holdout])
     samples = _chosen(data.test, SAMPLE_FILES, seed)
     files = [data.test.items[index].read() for index in samples.tolist()]
@@ -175,22 +153,26 @@ def _chosen(split: Split, count: int, seed: int) -> NDArray[np.int64]:
     return np.sort(stratified_order(split.labels, seed)[:count])
 
 
-def _record(plan: Plan, model: Any, *, epochs: int, duration_s: float) -> dict[str, Any]:
-    settings, data = plan.settings, plan.data
+def _record(made: Plan, model: Any, fitted: Fitted, *, duration_s: float) -> dict[str, Any]:
+    settings, recipe, data = made.settings, made.recipe, made.data
     return {
+        "key": made.key,
         "model": settings.model,
-        "model_settings": asdict(plan.model_settings),
+        "model_settings": asdict(made.model_settings),
         "image": asdict(data.image),
         "labels": list(data.labels),
         "seed": settings.seed,
-        "epochs": epochs,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate,
-        "augment": plan.augment,
-        "precision": plan.precision,
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "augment": recipe.augment,
+        "precision": recipe.precision,
+        "settings": {**asdict(recipe), "deterministic": settings.deterministic, "devices": settings.devices},
         "git_revision": provenance.git_revision(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "duration_s": round(duration_s, 3),
+        "timing": _timing(fitted),
         "parameters": model.count_params(),
         "framework": provenance.framework(),
         "preprocessing": {"scale": 1 / 255, "offset": 0.0, "resize": images.RESIZE},
@@ -204,16 +186,19 @@ def _record(plan: Plan, model: Any, *, epochs: int, duration_s: float) -> dict[s
             },
             "validation_fraction": settings.validation_fraction,
             "fraction": settings.fraction,
+            **data.record,
         },
         "tools": provenance.tools(),
     }
 
 
-@contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+def _timing(fitted: Fitted) -> dict[str, Any]:
+    """Sums the history up: the first epoch counts only where there is no other, since the model is compiled in it."""
+    epochs = fitted.history[1:] or fitted.history
+    input_share = fmean(line.input_share for line in epochs)
+    return {
+        "training_s": round(sum(line.duration_s for line in fitted.history), 3),
+        "images_per_s": median(line.images_per_s for line in epochs),
+        "input_share": None if math.isnan(input_share) else round(input_share, 4),
+        "resumed_at_step": fitted.resumed_at,
+    }

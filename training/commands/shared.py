@@ -7,20 +7,37 @@ from typing import Any, get_args
 
 from training import console, runs
 from training.errors import TrainingError
+from training.recipe import DEFAULTS
 
 
 def add_flag(command: argparse.ArgumentParser, name: str, field: Any) -> None:
     """Adds the flag of one settings field: its name, choices, default and help."""
     flag = f"--{name.replace('_', '-')}"
-    default = field.default
-    text = field.description if default in ("", "auto") else f"{field.description} (default: {default})"
     if field.annotation is bool:
-        command.add_argument(flag, action="store_true", default=None, help=field.description)
+        action = argparse.BooleanOptionalAction if field.default else "store_true"
+        command.add_argument(flag, action=action, default=None, help=field.description)
     elif name == "set":
         command.add_argument(flag, action="append", metavar="KEY=VALUE", help=field.description)
     else:
-        choices = [str(choice) for choice in get_args(field.annotation)]
-        command.add_argument(flag, metavar="|".join(choices) or name.rsplit("_", 1)[-1].upper(), help=text)
+        metavar = "|".join(_choices(field.annotation)) or name.rsplit("_", 1)[-1].upper()
+        without_value = (field.json_schema_extra or {}).get("without_value")
+        how = {"nargs": "?", "const": without_value} if without_value else {}
+        command.add_argument(flag, metavar=metavar, help=_help(name, field), **how)
+
+
+def _help(name: str, field: Any) -> str:
+    if field.default is None:
+        usual = f", else {DEFAULTS[name]}" if name in DEFAULTS else ""
+        return f"{field.description} (default: the model's own{usual})"
+    return str(
+        field.description if field.default in ("", "auto") else f"{field.description} (default: {field.default})"
+    )
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Lists the words of a Literal, be it optional."""
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return [word for part in parts for word in (_choices(part) if get_args(part) else [part]) if isinstance(word, str)]
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:

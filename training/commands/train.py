@@ -14,6 +14,8 @@ EXAMPLES: Final = """\
   python -m training train --data photos --name photos     your own: photos/train/cat/1.jpg, photos/test/cat/2.jpg, …
   python -m training train --data photos --epochs 3 --fraction 0.1     a quick trial on a tenth of it
   python -m training train --set dropout=0.3 --set 'filters=[32,64]'   another shape of the model
+  python -m training train --optimizer sgd --schedule one-cycle --augment flip,crop,cutout=8   another recipe
+The same command again continues a training that was cut off; --fresh starts over.
 """
 
 

@@ -12,6 +12,7 @@ import keras
 from pydantic import Field
 
 from server.images import ImageSpec
+from training import layers
 from training.models import Architecture
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -84,7 +85,7 @@ def _block(features: Any, settings: CnnSettings, index: int) -> Any:
     features = keras.layers.Conv2D(
         settings.filters[index], settings.kernel_px, padding="same", use_bias=False, name=f"{name}_conv"
     )(features)
-    features = keras.layers.BatchNormalization(momentum=settings.norm_momentum, name=f"{name}_norm")(features)
+    features = layers.batch_norm(momentum=settings.norm_momentum, name=f"{name}_norm")(features)
     features = keras.layers.ReLU(name=f"{name}_relu")(features)
     features = keras.layers.MaxPooling2D(name=f"{name}_pool")(features)
     return keras.layers.Dropout(settings.dropout, name=f"{name}_dropout")(features)

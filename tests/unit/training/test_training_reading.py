@@ -140,7 +140,12 @@ def test_unreadable_file_is_named(make_folder: Callable[..., Path]) -> None:
 def test_decoding_does_not_run_ahead_of_what_takes_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     content = encoded(Image.new("L", (4, 4)))
-    monkeypatch.setattr(Item, "read", lambda item: read.append(item.name) or content)
+
+    def note(item: Item) -> bytes:
+        read.append(item.name)
+        return content
+
+    monkeypatch.setattr(Item, "read", note)
     items = [Item("train", 0, f"{number}.png", b"") for number in range(2_000)]
     rows = decoded(items, ImageSpec(4, 4, 1), "decoding")
     for _ in range(100):

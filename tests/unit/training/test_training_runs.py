@@ -1,5 +1,6 @@
 """Run folders: numbered, never overwritten, never half there."""
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from training import runs
-from training.errors import TrainingError
+from training.errors import Diverged, TrainingError
 
 
 def finish(root: Path, name: str, **record: Any) -> runs.Run:
@@ -126,3 +127,87 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(TrainingError, match="choose another folder with --runs"), runs.draft(tmp_path / "file", "a"):
         pass
+
+
+def leave(root: Path, key: str, *, checkpoint: bool = True) -> Path:
+    """Leaves a draft behind as kill -9 does: unlocked, unfinished."""
+    left: list[Path] = []
+
+    def stop_half_way() -> None:
+        with runs.draft(root, "a", key=key) as folder:
+            left.append(folder)
+            (folder / "model.keras").write_text("half")
+            (folder / ".metrics.json.1234").write_text("half")
+            (folder / runs.CHECKPOINT).mkdir()
+            (folder / runs.CHECKPOINT / "state.npz").write_text("whole")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_half_way()
+    if not checkpoint:
+        (left[0] / runs.CHECKPOINT / "state.npz").unlink()
+        (left[0] / runs.CHECKPOINT).rmdir()
+    return left[0]
+
+
+def test_unfinished_run_of_the_same_key_is_taken_up(tmp_path: Path) -> None:
+    left = leave(tmp_path, "k1")
+    with runs.draft(tmp_path, "a", key="k1") as folder:
+        assert folder == left
+        assert sorted(path.name for path in folder.iterdir()) == [".checkpoint", ".lock"]  # no half files
+        assert (folder / runs.CHECKPOINT / "state.npz").read_text() == "whole"
+        run = runs.publish(folder, {})
+    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["1"]
+
+
+def test_two_processes_never_share_a_draft(tmp_path: Path) -> None:
+    left = leave(tmp_path, "k1")
+    with runs.draft(tmp_path, "a", key="k1") as ours, runs.draft(tmp_path, "a", key="k1") as theirs:
+        assert ours == left
+        assert theirs != left
+        with (ours / ".lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_unfinished_run_of_other_settings_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left = leave(tmp_path, "k1")
+    with runs.draft(tmp_path, "a", key="k2") as folder:
+        assert folder != left
+        runs.publish(folder, {})
+    assert "holds 1 unfinished of other settings or data" in capsys.readouterr().out
+    assert (left / runs.CHECKPOINT / "state.npz").is_file()
+
+
+def test_draft_without_checkpoint_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = leave(tmp_path, "k1", checkpoint=False)
+    assert left.is_dir()
+    with runs.draft(tmp_path, "a", key="k2"):
+        assert not left.exists()
+
+
+def test_fresh_removes_what_is_unfinished_under_the_key(tmp_path: Path) -> None:
+    left, other = leave(tmp_path, "k1"), leave(tmp_path, "k2")
+    with runs.draft(tmp_path, "a", key="k1", fresh=True) as folder:
+        assert folder != left
+        assert not left.exists()
+        assert other.exists()
+
+
+def test_diverged_run_is_not_kept(tmp_path: Path) -> None:
+    def diverge() -> None:
+        with runs.draft(tmp_path, "a", key="k1") as folder:
+            (folder / runs.CHECKPOINT).mkdir()
+            raise Diverged("nan")
+
+    with pytest.raises(Diverged):
+        diverge()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_after_the_rename_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    run = finish(tmp_path, "a")
+    (run.path / runs.CHECKPOINT).mkdir()
+    (run.path / ".lock").write_text("")
+    finish(tmp_path, "a")
+    assert sorted(path.name for path in run.path.iterdir()) == ["file", "run.json"]

@@ -1,0 +1,127 @@
+"""The fused normalisation against Keras's own: the same numbers, averages and weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,  # TensorFlow takes seconds to import
+    # Keras 3.15 saves TensorFlow 2.21's variables in a way that NumPy 2 will one day refuse; theirs to mend.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
+
+SHAPES = [(16, 5, 7, 6), (16, 6)]
+OPTIONS = [{}, {"momentum": 0.6, "epsilon": 1e-5, "scale": False}, {"center": False, "gamma_initializer": "zeros"}]
+
+
+@pytest.fixture
+def bfloat16() -> Iterator[None]:
+    import keras  # noqa: PLC0415 (slow to import)
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def pair(shape: tuple[int, ...], **options: Any) -> tuple[Any, Any]:
+    """Returns the fused layer and Keras's, with the same random weights."""
+    from training import layers  # noqa: PLC0415 (imports Keras)
+
+    with layers.training_build():
+        fused = layers.batch_norm(**options)
+    stock = layers.batch_norm(**options)
+    random = np.random.default_rng(5)
+    for layer in (fused, stock):
+        layer.build((None, *shape[1:]))
+    weights = [random.uniform(0.5, 2, weight.shape).astype(np.float32) for weight in stock.weights]
+    fused.set_weights(weights)
+    stock.set_weights(weights)
+    return fused, stock
+
+
+def inputs(shape: tuple[int, ...]) -> Any:
+    return np.random.default_rng(6).normal(3, 2, shape).astype(np.float32)
+
+
+def test_only_a_training_build_is_fused() -> None:
+    import keras  # noqa: PLC0415 (slow to import)
+
+    from training import layers  # noqa: PLC0415
+
+    fused, stock = pair(SHAPES[0])
+    assert type(stock) is keras.layers.BatchNormalization
+    assert type(fused) is layers.BatchNormalization
+    with pytest.raises(ZeroDivisionError), layers.training_build():
+        raise ZeroDivisionError
+    assert type(layers.batch_norm()) is keras.layers.BatchNormalization
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_same_numbers_in_training_and_inference(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    fused, stock = pair(shape, **options)
+    values = inputs(shape)
+    for training in (True, False, True):
+        ours, theirs = (np.asarray(layer(values, training=training)) for layer in (fused, stock))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert [weight.name for weight in fused.weights] == [weight.name for weight in stock.weights]
+    for ours, theirs in zip(fused.get_weights(), stock.get_weights(), strict=True):
+        # 560 values a channel: the unbiased variance would be 1.002 times as large
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_same_gradients() -> None:
+    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+
+    values = tf.constant(inputs(SHAPES[0]))
+    towards = tf.constant(np.random.default_rng(7).normal(size=SHAPES[0]).astype(np.float32))
+    found = []
+    for layer in pair(SHAPES[0]):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = tf.reduce_sum(layer(values, training=True) * towards)
+        found.append(tape.gradient(loss, [values, layer.gamma.value, layer.beta.value]))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_layer_does_not_move() -> None:
+    fused, stock = pair(SHAPES[0])
+    before = fused.get_weights()
+    fused.trainable = stock.trainable = False
+    values = inputs(SHAPES[0])
+    ours, theirs = (np.asarray(layer(values, training=True)) for layer in (fused, stock))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    for now, then in zip(fused.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_bfloat16_in_and_out_with_float32_averages() -> None:
+    fused, stock = pair(SHAPES[0])
+    ours, theirs = (layer(inputs(SHAPES[0]), training=True) for layer in (fused, stock))
+    assert ours.dtype == theirs.dtype == "bfloat16"
+    np.testing.assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=0.02, atol=0.02)
+    assert {weight.dtype for weight in fused.weights} == {"float32"}
+
+
+def test_weights_file_of_a_training_build_loads_into_the_other(tmp_path: Path) -> None:
+    from server.images import ImageSpec  # noqa: PLC0415
+    from training import layers, models  # noqa: PLC0415
+
+    cnn = models.get("cnn")
+    with layers.training_build():
+        trained = cnn.build(cnn.settings(), ImageSpec(8, 8, 1), 3)
+    saved = cnn.build(cnn.settings(), ImageSpec(8, 8, 1), 3)
+    rows = inputs((4, 8, 8, 1))
+    trained(rows, training=True)  # moves the averages off their start
+    trained.save_weights(tmp_path / "of.weights.h5")
+    saved.load_weights(tmp_path / "of.weights.h5")
+    np.testing.assert_allclose(
+        np.asarray(trained(rows, training=False)), np.asarray(saved(rows, training=False)), rtol=1e-4, atol=1e-6
+    )
