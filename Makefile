@@ -100,6 +100,10 @@ bench: $(ALL_STAMP)  ## 100 locust users by HTTP and by gRPC: no failure, p99 < 
 bench-classify-many: $(ALL_STAMP)  ## 5,000 single pictures by the client package, as a share of the peak by raw stubs
 	@$(PY) -m benchmarks classify-many --models $(MODELS) --out benchmarks/results/classify-many.json $(ARGS)
 
+.PHONY: bench-perf-analyzer
+bench-perf-analyzer: $(ALL_STAMP)  ## Triton's own load generator by HTTP and gRPC: no failure (Debian's libb64-0d)
+	@$(PY) -m benchmarks perf-analyzer --models $(MODELS) --out benchmarks/results/perf-analyzer.json $(ARGS)
+
 RESILIENCE := idle overload reloads stops crashes balance
 .PHONY: bench-resilience $(RESILIENCE:%=bench-%)
 bench-resilience: $(RESILIENCE:%=bench-%)  ## the serving core's figures: overload, reloads, stops, crashes, balance
