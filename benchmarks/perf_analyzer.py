@@ -1,8 +1,8 @@
 """`python -m benchmarks perf-analyzer`: Triton's own load generator, unmodified, against this server.
 
-The program comes in the wheel of tritonclient 2.51.0, which is fetched into `--folder` with the CUDA runtime library that
-it is linked against; from Debian it needs libb64-0d. Every way of sending that it has is one run; it ends with an error at
-the first request that fails.
+The program comes in the wheel of tritonclient 2.51.0, which is fetched into `--folder` with the CUDA runtime library
+that it is linked against; from Debian it needs libb64-0d. Every way of sending that it has is one run; it ends with an
+error at the first request that fails.
 """
 
 import argparse
