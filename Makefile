@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
-# What the user may set: make train DATA=… NAME=… EPOCHS=…, make serve MODELS=… HTTP_PORT=… GRPC_PORT=…
+# What the user may set: make test JOBS=…, make train DATA=… NAME=… EPOCHS=…, make serve MODELS=… HTTP_PORT=… GRPC_PORT=…
 DATA ?= digits
 NAME ?= $(notdir $(patsubst %/,%,$(DATA)))
 RUNS ?= runs
@@ -19,6 +19,7 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 WORK ?= build/demo
 ARGS ?=
+JOBS ?= 2
 
 SERVE_STAMP := $(VENV)/.serve-installed
 ALL_STAMP := $(VENV)/.all-installed
@@ -115,7 +116,7 @@ $(RESILIENCE:%=bench-%): bench-%: $(ALL_STAMP)
 
 .PHONY: test
 test: check $(CLIENTS_STAMP)  ## sets up everything, runs all checks and tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; never writes

@@ -4,7 +4,7 @@
             │           │       │           │        │        │         └ InferenceFailed
             │           │       │           │        │        └ Overloaded, DeadlineExceeded, Cancelled
             │           │       │           │        └ UnsupportedImage
-            │           │       │           └ ModelNotFound, ModelNotReady
+            │           │       │           └ ModelNotFound, ModelNotReady, NoActivationMap
             │           │       └ Overloaded, Draining
             │           └ InvalidInput, PayloadTooLarge
             └ PayloadTooLarge, UnsupportedEncoding, Unauthenticated, PermissionDenied
@@ -15,6 +15,7 @@
     │   └── UnsupportedEncoding
     ├── PayloadTooLarge
     ├── ModelNotFound
+    ├── NoActivationMap
     ├── Unauthenticated
     ├── PermissionDenied
     ├── Overloaded
@@ -53,6 +54,10 @@ class PayloadTooLarge(ShoalError):
 
 class ModelNotFound(ShoalError):
     """No model, or no version of it, has that name here."""
+
+
+class NoActivationMap(ShoalError):
+    """The version has no class-activation map, because of how its network ends."""
 
 
 class Unauthenticated(ShoalError):

@@ -19,6 +19,7 @@ from server.admission import Admission
 from server.deadline import Deadline
 from server.decode_pool import DecodePool
 from server.errors import InvalidInput, ModelNotFound, Unavailable
+from server.explanation import ExplainRequest, Explanation, explain
 from server.golden import read_golden
 from server.images import ImageSpec
 from server.metrics import OK, Metrics, RequestTotals, ServedVersion
@@ -84,6 +85,7 @@ class ModelDescription:
         costs_s: Measured seconds of a batch, by its rows.
         max_batch_rows: Rows in a batch at most.
         manifest: What export wrote, or None for a plain `model.onnx`.
+        map_shape: Height and width of its class-activation map, -1 where open; None where it has none.
     """
 
     name: str
@@ -97,6 +99,7 @@ class ModelDescription:
     costs_s: Mapping[int, float]
     max_batch_rows: int
     manifest: Manifest | None
+    map_shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,31 @@ class Service:
         finally:
             self._metrics.record(request.protocol, name, version, outcome, self._clock() - now_s, timing)
 
+    async def explain(self, request: ExplainRequest) -> Explanation:
+        """Answers one request for a class-activation map.
+
+        Args:
+            request: The picture, and which class of which model.
+
+        Raises:
+            ShoalError: See `server.explanation.explain`, and `infer` for the choice of a version.
+        """
+        now_s = self._clock()
+        name, version, outcome, timing = "", 0, OK, None
+        try:
+            model = self._models.choose(request.model, request.version)
+            name, version = model.name, model.version
+            with model.lease():
+                explanation = await explain(model.bundle, model.explainer, request, self._pool, self._clock)
+            timing = explanation.timing
+        except BaseException as error:
+            outcome = type(error).__name__
+            raise
+        else:
+            return explanation
+        finally:
+            self._metrics.record(request.protocol, name, version, outcome, self._clock() - now_s, timing)
+
     def describe(self, name: str = "", version: int | None = None) -> ModelDescription:
         """What is known of a version.
 
@@ -213,6 +241,7 @@ class Service:
             costs_s=dict(model.executor.costs),
             max_batch_rows=model.executor.max_batch_rows,
             manifest=model.bundle.manifest,
+            map_shape=model.explainer.shape if model.explainer is not None else None,
         )
 
     async def example(self, name: str = "", version: int | None = None, number: int = 0) -> bytes:

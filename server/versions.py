@@ -22,6 +22,7 @@ from server.batcher import Batcher, BatcherOptions
 from server.bundle import Bundle, VariantFile, manifest_specs, read_bundle
 from server.errors import BundleError, Draining, InferenceFailed, ShoalError
 from server.executor import Executor, ExecutorOptions
+from server.explanation import Explainer, explainer_of
 from server.golden import Golden, check_answers, decode_golden, read_golden, replay
 from server.health_bounds import Health
 from server.images import ImageSpec
@@ -65,6 +66,7 @@ class LoadedModel:
         loaded_at: Seconds since the epoch.
         note: Why a variant was passed over; empty where none was.
         health: The requests it has finished.
+        explainer: Computes class-activation maps, loaded with the first one; None where the bundle brings none.
     """
 
     bundle: Bundle
@@ -75,6 +77,7 @@ class LoadedModel:
     loaded_at: float = field(default_factory=time.time)
     note: str = ""
     health: Health = field(default_factory=Health)
+    explainer: Explainer | None = None
     _leases: int = 0
     _closed: bool = False
     _unused: asyncio.Event | None = None
@@ -156,6 +159,8 @@ class LoadedModel:
         self._closed = True
         await self.batcher.close()
         await self.executor.close()
+        if self.explainer is not None:
+            await self.explainer.close()
 
     def _enter(self) -> None:
         if self._closed:
@@ -204,7 +209,13 @@ async def load_version(folder: Path, stamp: Stamp, options: LoadOptions) -> Load
     trial = _Trial(bundle, golden, rows, options.executor)
     variant, executor = await trial.run(wanted)
     return LoadedModel(
-        bundle, variant.name, executor, Batcher(executor, options.batcher), stamp, note="; ".join(trial.refusals)
+        bundle,
+        variant.name,
+        executor,
+        Batcher(executor, options.batcher),
+        stamp,
+        note="; ".join(trial.refusals),
+        explainer=explainer_of(bundle),
     )
 
 

@@ -19,6 +19,7 @@ from server.metrics import Metrics
 from server.service import Service
 from server.transports.http_connection import Doors, HotHandler
 from server.transports.http_docs import DOCS_ROUTES
+from server.transports.http_explain import EXPLAIN_ROUTES
 from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING, V2_DOOR
 from server.transports.http_problems import spell_problem, spell_timing
 from server.transports.http_routes import ROUTES, SERVED
@@ -67,7 +68,7 @@ class HttpTransport:
         self._app[V2_DOOR] = v2 or V2(service, metrics)
         self._app[TFSERVING_DOOR] = TfServing(service, metrics)
         self._doors = Doors(service, metrics, self._app[V2_DOOR], max_body_bytes)
-        self._app[SERVED] = (*ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
+        self._app[SERVED] = (*ROUTES, *EXPLAIN_ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
         for route in self._app[SERVED]:
             add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post
             add(_pattern(route.path), route.handler)

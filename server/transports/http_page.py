@@ -15,6 +15,7 @@ _KINDS: Final = {".css": "text/css", ".html": "text/html", ".js": "text/javascri
 # Named one by one: what a request names is never joined to a folder unless it is here.
 ASSETS: Final = frozenset(
     {
+        "activation.js",
         "app.js",
         "bmp.js",
         "camera.js",
@@ -23,6 +24,7 @@ ASSETS: Final = frozenset(
         "docs.js",
         "docs_schema.js",
         "dom.js",
+        "heat.js",
         "icon.svg",
         "models.js",
         "occlusion.js",

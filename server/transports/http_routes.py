@@ -11,6 +11,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from server.errors import InvalidInput, PayloadTooLarge
+from server.explanation import METHOD
 from server.metrics import CONTENT_TYPE
 from server.service import ModelDescription
 from server.tensors import TensorSpec
@@ -222,7 +223,12 @@ def _spell_model(model: ModelDescription) -> dict[str, Any]:
         },
         "training": {"run": manifest.training.run, "epochs": manifest.training.epochs, "seed": manifest.training.seed},
         "dataset": {"source": manifest.dataset.source, "rows": dict(manifest.dataset.rows)},
+        "explanation": _spell_map(model.map_shape),
     }
+
+
+def _spell_map(shape: tuple[int, int] | None) -> dict[str, Any] | None:
+    return None if shape is None else {"method": METHOD, "height": shape[0], "width": shape[1]}
 
 
 def _spell_tensor(spec: TensorSpec) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def _spell(route: Route, operation: Operation) -> Document:
         "tags": [operation.tag],
         "summary": route.summary.removeprefix(f"{operation.tag}: "),
     }
+    if operation.description:
+        document["description"] = operation.description
     if parameters:
         document["parameters"] = [ref(_place(name, route.path), "parameters") for name in parameters]
     if operation.body is not None:
@@ -183,6 +185,9 @@ def _parameters(models: Sequence[str]) -> dict[str, Document]:
             "query",
             {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
             'How many classes "top" lists for each picture.',
+        ),
+        "class": _parameter(
+            "class", "query", STRING, "A label, or a class's number; without one the most probable class."
         ),
         "number": _parameter(
             "number", "query", {"type": "integer", "minimum": 0, "default": 0}, "Which picture; any number will do."

@@ -2,6 +2,7 @@
 
 from typing import Final, get_args
 
+from server.explanation import METHOD
 from server.shelf import State
 from server.tensors import DTYPES
 from server.transports.codecs.plain import MAX_TOP_K
@@ -53,7 +54,16 @@ _OF_A_MANIFEST: Final = (
     "preprocessing",
     "training",
     "dataset",
+    "explanation",
 )
+_SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
+_SIDE: Final = {"type": "integer", "minimum": -1, "description": "In places; -1 where it depends on the picture."}
+
+
+_CLASS: Final[Document] = {
+    "anyOf": [STRING, COUNT],
+    "description": "A label, or a class's number; without one the most probable class.",
+}
 
 
 def _nested(depth: int) -> Document:
@@ -101,6 +111,10 @@ SCHEMAS: Final[dict[str, Document]] = {
         preprocessing=_PREPROCESSING,
         training=record(run=STRING, epochs=COUNT, seed={"type": "integer"}),
         dataset=record(source=STRING, rows=table(COUNT)),
+        explanation={
+            "anyOf": [record(method={"const": METHOD}, height=_SIDE, width=_SIDE), {"type": "null"}],
+            "description": "What /explain answers for it; null where it has no class-activation map.",
+        },
         versions=array(
             record(name=STRING, version=COUNT, state={"type": "string", "enum": [*get_args(State)]}, reason=STRING)
         ),
@@ -152,6 +166,40 @@ SCHEMAS: Final[dict[str, Document]] = {
             description="With top_k: the best classes of each picture, best first.",
         ),
     ),
+    "ExplainRequest": record(
+        ("class",),
+        images=array(
+            {"type": "string", "minLength": 1, "contentEncoding": "base64"},
+            minItems=1,
+            maxItems=1,
+            description="One encoded picture in base64, with or without a data: prefix.",
+        ),
+        **{"class": _CLASS},
+    ),
+    "ExplainForm": {
+        "type": "object",
+        "properties": {"file": BYTES | {"description": "One picture."}, "class": STRING},
+        "required": ["file"],
+    },
+    "Explanation": record(
+        label=STRING,
+        probability=_SHARE | {"description": "Of the class, by the float32 graph that the map is of."},
+        method={"const": METHOD},
+        height=COUNT,
+        width=COUNT,
+        map=array(
+            array(_SHARE),
+            description=(
+                "By row, from the top left, over the whole picture: what each place says for the class before the"
+                " softmax (the dense layer applied there; Zhou et al., CVPR 2016), what is below 0 set to 0, then"
+                " scaled so that the least is 0 and the most 1. All 0 where no place stands out."
+            ),
+        ),
+        model=STRING,
+        version=COUNT,
+        request_id=STRING,
+        **{"class": COUNT},
+    ),
 }
 
 _PREDICT_BODY: Final[Document] = {
@@ -200,6 +248,34 @@ PREDICT: Final = Operation(
     INFER_ERRORS,
     parameters=("model", "version", "top_k", "X-Latency-Budget-Ms", "X-Request-Id", "Content-Encoding"),
     body=_PREDICT_BODY,
+)
+EXPLAIN: Final = Operation(
+    PLAIN,
+    {200: json_answer("Explanation", "The map of one class over the picture")},
+    INFER_ERRORS,
+    parameters=("model", "version", "class", "X-Latency-Budget-Ms", "X-Request-Id", "Content-Encoding"),
+    body={
+        "required": True,
+        "description": "One picture, in the forms that /predict takes.",
+        "content": {
+            JSON: {
+                "schema": ref("ExplainRequest"),
+                "examples": {
+                    "picture": {"summary": "a picture in base64", "value": {"images": [SAMPLE_BYTES], "class": 0}}
+                },
+            },
+            "multipart/form-data": {
+                "schema": ref("ExplainForm"),
+                "encoding": {"file": {"contentType": ", ".join((*IMAGE_TYPES, OCTETS))}},
+            },
+            **{kind: {"schema": BYTES} for kind in (*IMAGE_TYPES, OCTETS)},
+        },
+    },
+    description=(
+        "Only for models whose network ends in global average pooling and one dense layer; /model-info says so under"
+        " `explanation`, and a model without one is answered 404 `no-activation-map`. Without X-Latency-Budget-Ms it"
+        " takes as long as it takes."
+    ),
 )
 HOME: Final = Operation(
     PAGE,

@@ -34,6 +34,9 @@ TABLE: Final[dict[type[BaseException], Status]] = {
     ),
     errors.PayloadTooLarge: Status(413, _CODE.RESOURCE_EXHAUSTED, "payload-too-large", "The request is too large"),
     errors.ModelNotFound: Status(404, _CODE.NOT_FOUND, "model-not-found", "No such model"),
+    errors.NoActivationMap: Status(
+        404, _CODE.UNIMPLEMENTED, "no-activation-map", "The model has no class-activation map"
+    ),
     errors.Unauthenticated: Status(401, _CODE.UNAUTHENTICATED, "unauthenticated", "Who is asking?"),
     errors.PermissionDenied: Status(403, _CODE.PERMISSION_DENIED, "permission-denied", "Not allowed"),
     errors.Overloaded: Status(429, _CODE.RESOURCE_EXHAUSTED, "overloaded", "Too much to do to answer in time"),

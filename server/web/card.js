@@ -1,13 +1,12 @@
 // One picture: what it looks like, what the model sees of it, what it answers, how long that took, and why.
 
 import { make, percent, spellMs } from "./dom.js";
-import { drawFalls, largestFall, slidePatch } from "./occlusion.js";
+import { offerHeat } from "./heat.js";
 import { resizeForModel } from "./resize.js";
 import { Refusal, classify } from "./server.js";
 
 const STAGES = ["decode", "queue", "infer"];
 const SMALL_PX = 200; // pictures below it are shown enlarged, pixel by pixel
-const NOTHING = 0.005; // a change of half a point
 
 let cards = 0;
 
@@ -65,7 +64,7 @@ export class Card {
       if (turn.signal.aborted) return null;
       this.#model = { name: result.answer.model, version: result.answer.version };
       this.#showAnswer(result);
-      if (choice.image) await this.#showSeen(choice.image, turn.signal);
+      if (choice.image) await this.#showSeen(choice, turn.signal);
       const [best] = result.answer.top[0];
       return { said: `${this.name}: ${best.label}, ${percent(best.probability)}`, version: result.answer.version };
     } catch (error) {
@@ -103,7 +102,7 @@ export class Card {
     this.body.replaceChildren(verdict, listScores(top), listTiming(timing, roundTripMs, by), this.more);
   }
 
-  async #showSeen(image, signal) {
+  async #showSeen({ image, mapped }, signal) {
     const seen = await resizeForModel(this.file, image).catch(() => null); // TIFF, which few browsers decode
     if (seen === null || signal.aborted) return;
     this.#seen = seen;
@@ -112,59 +111,14 @@ export class Card {
     canvas.getContext("2d").putImageData(seen, 0, 0);
     const caption = make("p", { textContent: `What the model sees: ${seen.width} × ${seen.height} pixels` });
     const caution = quiet("Resized by your browser as the server does it; a pixel may differ by a shade.");
-    this.more.replaceChildren(canvas, make("div", {}, caption, caution, this.#offerHeat()));
+    this.more.replaceChildren(canvas, make("div", {}, caption, caution, this.#offerHeat(mapped)));
   }
 
-  #offerHeat() {
-    const button = make("button", { type: "button", textContent: "Show what matters", ariaExpanded: "false" });
-    const report = make("div", { className: "report" });
-    report.setAttribute("aria-live", "polite");
-    let drawn = false;
-    button.addEventListener("click", async () => {
-      if (!drawn) {
-        button.disabled = true;
-        drawn = await this.#drawHeat(report);
-        button.disabled = false;
-        this.heat.hidden = true;
-        if (!drawn) return;
-        button.focus({ preventScroll: true }); // a disabled button has lost it
-      }
-      this.heat.hidden = !this.heat.hidden;
-      report.hidden = this.heat.hidden;
-      button.ariaExpanded = String(!this.heat.hidden);
-      button.textContent = this.heat.hidden ? "Show what matters" : "Hide what matters";
-    });
-    return make("div", { className: "why" }, button, report);
-  }
-
-  async #drawHeat(report) {
-    const { signal } = this.#turn;
-    const bar = make("progress", { value: 0, max: 1, ariaLabel: `Occlusion of ${this.name}` });
-    const count = make("span", { className: "quiet", ariaHidden: "true" });
-    report.replaceChildren(make("div", { className: "row" }, bar, count));
-    const onProgress = (done, all) => {
-      Object.assign(bar, { value: done, max: all });
-      count.textContent = `${done} of ${all} patches`;
-    };
-    try {
-      const { falls, places } = await slidePatch(this.#seen, this.target.class, this.#model, { signal, onProgress });
-      if (signal.aborted) return false;
-      drawFalls(this.heat, this.#seen, falls);
-      report.replaceChildren(quiet(this.#spellHeat(falls, places)));
-      return true;
-    } catch (error) {
-      if (!signal.aborted) this.#showProblem(error, report, null);
-      return false;
-    }
-  }
-
-  #spellHeat(falls, places) {
-    const how = `By occlusion: a grey patch hid the picture at ${places} places in turn.`;
-    const largest = largestFall(falls);
-    if (largest < NOTHING) return `${how} No place alone changes “${this.target.label}” by half a point.`;
-    const points = (100 * largest).toFixed(largest < 0.1 ? 1 : 0);
-    const key = `Orange: hiding it lowers “${this.target.label}”; blue: it raises it.`;
-    return `${how} ${key} At most by ${points} points.`;
+  #offerHeat(mapped) {
+    const { name, file } = this;
+    const subject = { name, file, seen: this.#seen, target: this.target, model: this.#model, mapped };
+    Object.assign(subject, { canvas: this.heat, signal: this.#turn.signal });
+    return offerHeat(subject, (error, place) => this.#showProblem(error, place, null));
   }
 
   #showProblem(error, place, retry) {

@@ -29,6 +29,11 @@ export class ModelChoice {
     return this.#info?.preprocessing ?? null;
   }
 
+  /** Whether the model has a class-activation map. */
+  get mapped() {
+    return Boolean(this.#info?.explanation);
+  }
+
   /** Asks the server what it serves, and asks again while it serves nothing. */
   async refresh() {
     try {

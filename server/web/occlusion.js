@@ -3,19 +3,18 @@
 // picture at the model's size ──grey patch at every place──▶ probability of the class ──how far it fell──▶ heat map
 
 import { encodeBmp } from "./bmp.js";
-import { Refusal, classifyTogether } from "./server.js";
+import { classifyTogether, patiently } from "./server.js";
 
 const PATCH_SHARE = 1 / 4; // of a side
 const STEP_SHARE = 1 / 16; // 13 places a side, 169 in all
 const GREY = 128;
 const BATCH_ROWS = 32;
 const BATCH_BYTES = 4 << 20;
-const RETRIES = 5;
-const WARM = [255, 84, 0];
+export const WARM = [255, 84, 0];
 const COLD = [30, 110, 255];
-const OPAQUE = 215; // of 255, so that the picture shines through
+export const OPAQUE = 215; // of 255, so that the picture shines through
 const FAINT = 0.05; // where nothing changes the probability by more, the whole map stays faint
-const FADE = 1.5; // weak effects step back behind strong ones
+export const FADE = 1.5; // weak effects step back behind strong ones
 
 /**
  * Slides a grey patch over a picture.
@@ -87,16 +86,7 @@ function hide(image, patch) {
 }
 
 // A heat map can wait while others are served.
-async function classifyPatiently(blobs, model, signal) {
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      return await classifyTogether(blobs, model, signal);
-    } catch (error) {
-      if (!(error instanceof Refusal) || error.status !== 429 || attempt === RETRIES) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfterS));
-    }
-  }
-}
+const classifyPatiently = (blobs, model, signal) => patiently(() => classifyTogether(blobs, model, signal));
 
 function spreadOverPixels({ width, height }, patches, falls) {
   const sums = new Float32Array(width * height);

@@ -2,6 +2,9 @@
 
 const PATIENCE_MS = 5000; // a person waits longer than a program: the server's own budget is 200 ms
 const GIVE_UP_MS = 30_000;
+const RETRIES = 5;
+const BUSY = "urn:shoal:overloaded";
+export const NO_MAP = "urn:shoal:no-activation-map";
 
 const WORDS = {
   400: "The chosen model cannot use this.",
@@ -18,11 +21,14 @@ const UNREADABLE = "This cannot be read. A folder cannot be sent; choose the pic
 
 /** An answer that is none. `message` is for everyone, `detail` is what the server said, `retryAfterS` its advice. */
 export class Refusal extends Error {
-  constructor(message, { status = 0, detail = "", requestId = "", retryAfterS = 1 } = {}) {
+  constructor(message, { status = 0, kind = "", detail = "", requestId = "", retryAfterS = 1 } = {}) {
     super(message);
-    Object.assign(this, { status, detail, requestId, retryAfterS });
+    Object.assign(this, { status, kind, detail, requestId, retryAfterS });
   }
 }
+
+/** Whether an error is the server's answer of that kind. */
+export const isNo = (error, kind) => error instanceof Refusal && error.kind === kind;
 
 /** What `/model-info` says; without a name, of the model that answers by default. */
 export async function askModel({ name = "", version = "" } = {}) {
@@ -43,7 +49,7 @@ export async function classify(file, { name, version }, signal) {
   const startedMs = performance.now();
   const path = `predict${spellQuery({ model: name, version, top_k: 5 })}`;
   const options = post(file, "application/octet-stream", signal);
-  const response = await ask(path, options).catch((error) => explain(error, file));
+  const response = await ask(path, options).catch((error) => lookAt(file, error));
   const answer = await response.json();
   return { answer, timing: readTiming(response.headers), roundTripMs: performance.now() - startedMs };
 }
@@ -54,6 +60,25 @@ export async function classifyTogether(blobs, { name, version }, signal) {
   for (const blob of blobs) form.append("file", blob, "patch.bmp");
   const response = await ask(`predict${spellQuery({ model: name, version })}`, post(form, null, signal));
   return (await response.json()).probabilities;
+}
+
+/** Has one file's class-activation map computed, of the class with that label. */
+export async function explain(file, label, { name, version }, signal) {
+  const path = `explain${spellQuery({ model: name, version, class: label })}`;
+  const options = post(file, "application/octet-stream", signal);
+  return (await ask(path, options).catch((error) => lookAt(file, error))).json();
+}
+
+/** Does what may be refused for want of room, and does it again when the server expects to have some. */
+export async function patiently(task) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await task();
+    } catch (error) {
+      if (!isNo(error, BUSY) || attempt === RETRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfterS));
+    }
+  }
 }
 
 function post(body, type, signal) {
@@ -79,6 +104,7 @@ async function readProblem(response) {
   const problem = await response.json().catch(() => ({}));
   return new Refusal(WORDS[response.status] ?? `The server answered with status ${response.status}.`, {
     status: response.status,
+    kind: problem.type ?? "",
     detail: problem.detail ?? "",
     requestId: problem.request_id ?? "",
     retryAfterS: Number(response.headers.get("Retry-After") ?? 1),
@@ -86,7 +112,7 @@ async function readProblem(response) {
 }
 
 // Sending fails alike for a server that is away and for a file that cannot be read.
-async function explain(error, file) {
+async function lookAt(file, error) {
   if (error instanceof Refusal && error.status === 0) {
     await file.slice(0, 1).arrayBuffer().catch((reason) => {
       throw new Refusal(UNREADABLE, { detail: String(reason.message) });

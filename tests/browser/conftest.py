@@ -1,4 +1,4 @@
-"""A real Chromium, headless, on a real server of `models/digits` (8×8 grey) and a bundle of brightness (32×32 RGB)."""
+"""A real Chromium, headless, on a real server of `models/digits` (8×8 grey) and bundles of brightness (32×32 RGB)."""
 
 import json
 import shutil
@@ -24,11 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def web_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles: `digits`, which ships and is the default, and two versions of `tone`."""
+    """Bundles: `digits`, which ships and is the default, two versions of `tone`, and `spot`, which has heat maps."""
     models = tmp_path_factory.mktemp("web-models")
     shutil.copytree(ROOT / "models" / "digits", models / "digits")
     write_bundle(models, "tone", 1, height=32, width=32, channels=3)
     write_bundle(models, "tone", 2, height=32, width=32, channels=3)
+    write_bundle(models, "spot", 1, height=32, width=32, channels=3, explained=True)
     (models / "tone" / "policy.json").write_text(json.dumps({"versions": "all"}))
     return models
 

@@ -16,6 +16,8 @@ from tests.wire.bundles import picture
 from tests.wire.server_process import ServerProcess, run_server
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST_ANSWER_MS = 1000
+FEW_TRIES = 3
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,20 @@ def test_a_chosen_picture_gets_the_right_answer(
     assert "at the server" in card.foot
     assert "digits, version 1" in card.foot
     assert page.text("#news") == f"digit 0.png: {label}, {card.scores[0][1]}"
+
+
+def test_bars_are_as_long_as_what_they_stand_for(page: Page, digit_files: list[Path]) -> None:
+    [card] = page.choose(digit_files[0])
+    lengths = page.run(
+        "return [...document.querySelectorAll('.bar')]"
+        ".map((bar) => bar.firstChild.getBoundingClientRect().width / bar.getBoundingClientRect().width)"
+    )
+    shares = [float(share.strip("<> %")) / 100 for _, share in card.scores]
+    assert lengths == pytest.approx(shares, abs=0.02)  # the shortest is 2 px long
+    stages = page.run("return [...document.querySelectorAll('.strip span')].map((part) => Number(part.style.flexGrow))")
+    total, unit = card.foot.split()[:2]
+    assert unit == "ms"
+    assert sum(stages) == pytest.approx(float(total), rel=0.01)  # the parts are the whole
 
 
 def test_many_at_once_keep_their_order_and_are_told_as_a_sum(
@@ -186,7 +202,7 @@ def test_another_model_or_version_answers_again_what_is_there(page: Page, tmp_pa
     file = tmp_path / "bright.png"
     file.write_bytes(picture(250))
     page.choose(file)
-    assert [option.text for option in Select(page.find("#model")).options] == ["digits", "tone"]
+    assert [option.text for option in Select(page.find("#model")).options] == ["digits", "spot", "tone"]
     Select(page.find("#model")).select_by_value("tone")
     page.wait(lambda: "tone, version 2" in page.text(".timing"))
     [card] = page.settle(1)
@@ -217,32 +233,6 @@ def test_what_the_model_sees_is_what_the_server_makes_of_it(
     seen = np.array(page.run(script)).reshape(32, 32, 4)[..., :3]
     made = decode(file.read_bytes(), ImageSpec(32, 32, 3)).astype(int)
     assert np.abs(seen - made).mean() < (3 if name.endswith("jpg") else 1)  # JPEG decoders differ by shades
-
-
-def test_the_heat_map_is_warm_where_the_answer_comes_from(
-    page: Page, web_server: ServerProcess, tmp_path: Path
-) -> None:
-    # `tone` answers by brightness: grey over the bright half makes "bright" less likely, over the dark half more.
-    pixels = np.full((64, 64, 3), 60, np.uint8)
-    pixels[:, :32] = 255
-    Image.fromarray(pixels).save(tmp_path / "half.png")
-    page.open(web_server.url, "/?model=tone")
-    [card] = page.choose(tmp_path / "half.png")
-    page.find(".why button").click()
-    page.wait(lambda: page.find(".heat").is_displayed())
-    script = "return [...document.querySelector('.heat').getContext('2d').getImageData(0, 0, 32, 32).data]"
-    heat = np.array(page.run(script)).reshape(32, 32, 4)
-    sign = 1 if card.best == "bright" else -1
-    warm = np.where(heat[..., 0] > heat[..., 2], 1, -1) * heat[..., 3]
-    assert sign * warm[:, 4:12].mean() > 20
-    assert sign * warm[:, 20:28].mean() < -20
-    report = page.text(".report")
-    assert "By occlusion" in report
-    assert "169 places" in report
-    frame, overlay = page.find(".stage img").rect, page.find(".heat").rect
-    assert frame == pytest.approx(overlay, abs=1)
-    page.find(".why button").click()
-    assert not page.find(".heat").is_displayed()
 
 
 def test_a_picture_that_the_browser_cannot_show_is_answered_still(page: Page, tmp_path: Path) -> None:
@@ -336,6 +326,27 @@ def test_no_error_in_the_console_and_no_request_elsewhere(
     assert [
         url for url in asked if not url.startswith((web_server.url + "/", f"blob:{web_server.url}/", "data:"))
     ] == []
+
+
+def test_the_first_answer_on_a_fresh_page_is_there_within_a_second(
+    page: Page, web_server: ServerProcess, golden: list[tuple[bytes, str, float]]
+) -> None:
+    # From the drop to the answer on the page. A machine that does other things too may need another try.
+    waits_ms = []
+    for _ in range(FEW_TRIES):
+        page.open(web_server.url)
+        page.run(
+            "const cards = document.getElementById('cards');"
+            "document.addEventListener('drop', () => (window.droppedMs = performance.now()), true);"
+            "const look = () => document.querySelector('.verdict') && (window.answeredMs ??= performance.now());"
+            "new MutationObserver(look).observe(cards, { childList: true, subtree: true });"
+        )
+        page.hand_over("drop", "first.png", golden[0][0])
+        page.settle(1)
+        waits_ms.append(page.run("return window.answeredMs - window.droppedMs"))
+        if waits_ms[-1] < FIRST_ANSWER_MS:
+            return
+    pytest.fail(f"expected a first answer within {FIRST_ANSWER_MS} ms, it took {waits_ms}")
 
 
 def test_removing_a_card_leaves_the_others(page: Page, digit_files: list[Path]) -> None:

@@ -14,7 +14,15 @@ LABELS = ("dark", "dim", "bright")
 
 
 def write_bundle(
-    models: Path, name: str, version: int, *, height: int = 8, width: int = 8, channels: int = 1, work: int = 0
+    models: Path,
+    name: str,
+    version: int,
+    *,
+    height: int = 8,
+    width: int = 8,
+    channels: int = 1,
+    work: int = 0,
+    explained: bool = False,
 ) -> Path:
     """Writes `<models>/<name>/<version>` as export does: into a hidden folder, renamed when it is whole.
 
@@ -26,6 +34,7 @@ def write_bundle(
         width: Of its input.
         channels: Of its input.
         work: Size of a matrix multiplied with itself 8 times for each batch, to make the model slow.
+        explained: Whether it brings `model.explain.onnx`, the class-activation map.
     """
     parent = models / name
     parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +43,10 @@ def write_bundle(
     (folder / "model.onnx").write_bytes(_graph(height, width, channels, work))
     pictures = [picture(level, height, width, channels) for level in (10, 120, 250)]
     _write_golden(folder / "golden.npz", pictures)
-    (folder / "manifest.json").write_text(json.dumps(_manifest(folder, name, version, (height, width, channels))))
+    manifest = _manifest(folder, name, version, (height, width, channels))
+    if explained:
+        manifest["explanation"] = _write_explanation(folder, height, width)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     final = parent / str(version)
     folder.rename(final)
     return final
@@ -54,6 +66,47 @@ def expected_probabilities(level: float) -> np.ndarray:
     scores = np.array([-20.0, 0.0, 20.0], np.float32) * mean + np.array([6.0, 0.0, -14.0], np.float32)
     exponents = np.exp(scores - scores.max())
     return np.asarray(exponents / exponents.sum(), np.float32)
+
+
+def activation_map(pixels: np.ndarray, index: int) -> np.ndarray:
+    """What an explained bundle's graph says of each place for one class: the score of a picture that is all like it.
+
+    Args:
+        pixels: `uint8[height, width, channels]`.
+        index: The class.
+    """
+    means = pixels.astype(np.float32).mean(axis=2) / 255
+    return np.asarray([-20.0, 0.0, 20.0][index] * means + [6.0, 0.0, -14.0][index], np.float32)
+
+
+def _write_explanation(folder: Path, height: int, width: int) -> dict[str, object]:
+    """The graph with its dense layer applied at every place too, and what a manifest says of it."""
+    model = onnx.load(folder / "model.onnx")
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["pixels"], ["places"], axes=[3], keepdims=1),
+            helper.make_node("MatMul", ["places", "weights"], ["weighted"]),
+            helper.make_node("Add", ["weighted", "bias"], ["activation_map"]),
+        ]
+    )
+    shape = ["batch", height, width, len(LABELS)]
+    model.graph.output.append(helper.make_tensor_value_info("activation_map", TensorProto.FLOAT, shape))
+    onnx.checker.check_model(model)
+    data = model.SerializeToString()
+    (folder / "model.explain.onnx").write_bytes(data)
+    return {
+        "graph": {
+            "file": "model.explain.onnx",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "size_bytes": str(len(data)),
+        },
+        "method": "cam",
+        "output": {
+            "name": "activation_map",
+            "datatype": "FP32",
+            "shape": ["-1", str(height), str(width), str(len(LABELS))],
+        },
+    }
 
 
 def _graph(height: int, width: int, channels: int, work: int) -> bytes:

@@ -10,9 +10,12 @@ from tests.wire.server_process import ServerProcess, run_server
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for all tests that leave it as it was: models `grey` (8×8×1, the default) and `rgb` (32×32×3)."""
+    """One server for all tests that leave it as it was: models `grey` (8×8×1, the default) and `rgb` (32×32×3).
+
+    `grey` has a class-activation map, `rgb` has none.
+    """
     models = tmp_path_factory.mktemp("models")
-    write_bundle(models, "grey", 1)
+    write_bundle(models, "grey", 1, explained=True)
     write_bundle(models, "rgb", 1, height=32, width=32, channels=3)
     limits = ("--max-body-bytes", "200000", "--max-image-pixels", "1000000", "--latency-budget-ms", "5000")
     with run_server(models, tmp_path_factory.mktemp("server"), *limits) as process:

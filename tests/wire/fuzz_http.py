@@ -69,7 +69,7 @@ def fuzz(url: str, folder: Path, *, examples: int, seed: int, phases: str = PHAS
 
 def write_models(models: Path) -> None:
     """Writes the bundles that the configuration names."""
-    write_bundle(models, "grey", 1)
+    write_bundle(models, "grey", 1, explained=True)
     write_bundle(models, "rgb", 1, height=32, width=32, channels=3)
     write_bundle(models, "spare", 1)
 

@@ -9,7 +9,7 @@ a picture's own bytes    ─┘
 import base64
 import binascii
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -55,12 +55,27 @@ def decode_request(body: bytes, content_type: str) -> PlainRequest:
             'expected a picture\'s bytes, a form with files or {"data": [...]}, received an empty body;'
             " try: curl -F file=@picture.png <address>/predict"
         )
+    match form_of(body, content_type):
+        case "form":
+            return _decode_form(body, content_type)
+        case "json":
+            return _decode_json(body)
+    return PlainRequest(InferRequest(images=(body,)))
+
+
+def form_of(body: bytes, content_type: str) -> Literal["form", "json", "picture"]:
+    """What a body is, by its Content-Type where that says it and by its bytes elsewhere.
+
+    Args:
+        body: The whole body.
+        content_type: The header's value, or "".
+    """
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
-        return _decode_form(body, content_type)
+        return "form"
     if kind.endswith("json") or (not kind.startswith("image/") and body.lstrip()[:1] in (b"{", b"[")):
-        return _decode_json(body)
-    return PlainRequest(InferRequest(images=(body,)))
+        return "json"
+    return "picture"
 
 
 def encode_response(response: InferResponse, top_k: int | None, request_id: str) -> bytes:
@@ -106,6 +121,20 @@ def read_top_k(value: object) -> int:
     return int(text)
 
 
+def decode_base64(values: object) -> tuple[bytes, ...]:
+    """Reads a list of pictures in base64.
+
+    Args:
+        values: What "images" of a JSON body holds.
+
+    Raises:
+        InvalidInput: It is no list of base64 texts, or one of them is empty.
+    """
+    if not isinstance(values, list) or not values:
+        raise InvalidInput(f'expected "images" as a list of base64 strings, received {_kind(values)}')
+    return tuple(_decode_one_base64(position, value) for position, value in enumerate(values))
+
+
 def _top(probabilities: Array, top_k: int, labels: tuple[str, ...]) -> list[list[dict[str, Any]]]:
     classes = best_classes(probabilities, top_k)
     scores = np.take_along_axis(probabilities, classes, axis=1)
@@ -146,17 +175,11 @@ def _decode_json(body: bytes) -> PlainRequest:
         raise InvalidInput('expected either "data" (numbers) or "images" (base64), received both or neither')
     top_k = read_top_k(document["top_k"]) if "top_k" in document else None
     if "images" in document:
-        return PlainRequest(InferRequest(images=_decode_base64(document["images"])), top_k)
+        return PlainRequest(InferRequest(images=decode_base64(document["images"])), top_k)
     scale = document.get("scale", "")
     if scale not in ("", *_SCALES):
         raise InvalidInput(f'expected "scale" as "0-255" or "0-1", received {scale!r:.40}')
     return PlainRequest(InferRequest(numbers=Numbers(_to_array(document["data"]), scale)), top_k)
-
-
-def _decode_base64(values: object) -> tuple[bytes, ...]:
-    if not isinstance(values, list) or not values:
-        raise InvalidInput(f'expected "images" as a list of base64 strings, received {_kind(values)}')
-    return tuple(_decode_one_base64(position, value) for position, value in enumerate(values))
 
 
 def _decode_one_base64(position: int, value: object) -> bytes:
