@@ -109,4 +109,10 @@ CLASSIFY: Final = Operation(
     _SENT,
     _body("TfClassifyRequest", {"examples": [{"image/encoded": _PICTURE}]}),
 )
-NOT_SERVED: Final = Operation(TFSERVING, {400: answer("It is not served", (JSON, ref("TfError")))})
+NOT_SERVED: Final = Operation(
+    TFSERVING,
+    {
+        400: answer("It is not served", (JSON, ref("TfError"))),
+        404: answer("No name of a model has that form", (JSON, ref("TfError"))),
+    },
+)

@@ -96,7 +96,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidInput: It is something else.
     """
-    return _parse(body) if body.strip() else {}
+    return _parse(body) if body else {}
 
 
 def _encode_output(output: NamedOutput, behind: list[bytes]) -> dict[str, Any]:
