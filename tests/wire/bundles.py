@@ -89,7 +89,7 @@ def _write_explanation(folder: Path, height: int, width: int) -> dict[str, objec
             helper.make_node("Add", ["weighted", "bias"], ["activation_map"]),
         ]
     )
-    shape = ["batch", height, width, len(LABELS)]
+    shape: list[str | int | None] = ["batch", height, width, len(LABELS)]
     model.graph.output.append(helper.make_tensor_value_info("activation_map", TensorProto.FLOAT, shape))
     onnx.checker.check_model(model)
     data = model.SerializeToString()

@@ -31,7 +31,7 @@ IN_BASE64 = base64.b64encode(BRIGHT).decode()
 def expected_map(index: int) -> np.ndarray:
     scores = np.maximum(activation_map(PIXELS[..., np.newaxis], index), 0)
     spread = scores.max() - scores.min()
-    return (scores - scores.min()) / (spread or 1)
+    return np.asarray((scores - scores.min()) / (spread or 1))
 
 
 def check(answer: Any, index: int) -> None:
