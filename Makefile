@@ -15,6 +15,7 @@ RUNS ?= runs
 MODELS ?= models
 RUN ?= latest
 EPOCHS ?=
+TRIALS ?=
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 WORK ?= build/demo
@@ -64,6 +65,10 @@ serve: $(SERVE_STAMP)  ## serves MODELS= on HTTP_PORT= and GRPC_PORT=
 .PHONY: train
 train: $(ALL_STAMP)  ## trains on DATA= (digits or a folder) as NAME=
 	@$(PY) -m training train --data $(DATA) --name $(NAME) --runs $(RUNS) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
+
+.PHONY: tune
+tune: $(ALL_STAMP)  ## searches for better settings by particle swarm: make tune DATA=… NAME=… TRIALS=24
+	@$(PY) -m training tune --data $(DATA) --name $(NAME) --runs $(RUNS) $(if $(TRIALS),--trials $(TRIALS)) $(ARGS)
 
 .PHONY: evaluate
 evaluate: $(ALL_STAMP)  ## measures the newest run of NAME= on its test split

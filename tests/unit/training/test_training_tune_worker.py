@@ -1,0 +1,128 @@
+"""A worker's trials, in this process: short trainings of the embedded digits, and the cost of a candidate."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import export.cost
+from export.errors import ExportError
+from training.errors import Diverged, TrainingError
+from training.settings import TrainSettings
+from training.tuning import cost, space, worker
+from training.tuning import study as studies
+from training.tuning.settings import Job, TuneSettings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        # Keras 3.15 saves TensorFlow 2.21's variables in a way that NumPy 2 will one day refuse; theirs to mend.
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+    ),
+]
+SPACE = """
+set.units.0: {type: int, low: 4, high: 32, log: true, default: 16}
+learning_rate: {type: float, low: 0.001, high: 0.02, log: true, default: 0.01}
+"""
+FINGERPRINT = "sha256:1"
+Search = Callable[..., optuna.Study]
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    """Returns a function that runs a worker in this process until its budget is spent."""
+
+    def run(text: str = SPACE, *, until_s: float = float("inf"), **tuning: object) -> optuna.Study:
+        file = tmp_path / "space.yaml"
+        file.write_text(text)
+        values = {"trials": 2, "fraction": 0.2, "proxy_epochs": 2, **tuning}
+        settings = TrainSettings(model="mlp", runs=tmp_path / "runs", set={"units": "[16]"})
+        job = Job(settings, TuneSettings.parse(values), space.read(file))
+        study = studies.open_study(job, FINGERPRINT)
+        place = worker.Place(
+            scratch=tmp_path, log=tmp_path / "log", lock=tmp_path / "lock", threads=1, gpu=None, until_s=until_s
+        )
+        worker.work(job, place)
+        return study
+
+    return run
+
+
+def test_trials_are_trained_and_told_epoch_by_epoch(search: Search, tmp_path: Path) -> None:
+    trials = search().trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    for trial in trials:
+        assert trial.value == trial.intermediate_values[2]
+        assert set(trial.intermediate_values) == {1, 2}
+        assert 0 < trial.value <= 1
+        units = trial.params["set.units.0"]
+        assert trial.user_attrs["parameters"] == (64 + 1) * units + (units + 1) * 10
+    assert not list((tmp_path / "runs").glob("*/[0-9]*")), "a trial leaves no run"
+    assert not list(tmp_path.glob("tmp*")), "nor files"
+
+
+def test_no_trial_begins_after_the_time_is_up(search: Search) -> None:
+    assert [trial.state for trial in search(until_s=0.0).trials] == [TrialState.WAITING]
+
+
+def test_each_end_of_a_trial_is_told_with_its_reason(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: trial.number == 0)
+    pruned = search(study="pruned", trials=1).trials
+    assert [(studies.outcome(trial), len(trial.intermediate_values)) for trial in pruned] == [(studies.POOR, 1)]
+
+    def diverge(*_: object) -> None:
+        raise Diverged("expected a finite loss")
+
+    monkeypatch.setattr("training.tuning.candidate.Candidate.train", diverge)
+    diverged = search(study="diverged", trials=1).trials
+    assert [studies.outcome(trial) for trial in diverged] == [studies.DIVERGED]
+    refused = search("set.units.0: {type: int, low: 1, high: 70000, default: 70000}", study="refused", trials=1).trials
+    assert [studies.outcome(trial) for trial in refused] == [studies.REFUSED]
+    assert "--set" in refused[0].user_attrs[studies.REASON]
+
+
+def test_candidates_beyond_the_limit_are_refused_before_training(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_size(model: Any, folder: Path) -> float:
+        return float(model.count_params()) / 10
+
+    monkeypatch.setattr(cost, "us_per_image", by_size)
+    trials = search(trials=2, max_us_per_image=120.0, proxy_epochs=1).trials
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials) == 2
+    for trial in trials:
+        is_slow = trial.user_attrs[studies.US_PER_IMAGE] > 120
+        assert is_slow == (studies.outcome(trial) == studies.TOO_SLOW) == (not trial.intermediate_values)
+        if is_slow:
+            assert "expected at most 120 µs per image, received " in trial.user_attrs[studies.REASON]
+    assert any(studies.outcome(trial) == studies.TOO_SLOW for trial in trials)
+
+
+def test_the_cost_of_untrained_models_is_measured_by_the_export(tmp_path: Path) -> None:
+    def net(filters: int) -> object:
+        pixels = keras.Input((16, 16, 3))
+        features = keras.layers.Rescaling(1 / 255)(pixels)
+        features = keras.layers.Conv2D(filters, 3, activation="relu")(features)
+        features = keras.layers.GlobalAveragePooling2D()(features)
+        return keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(features))
+
+    assert 0 < cost.us_per_image(net(8), tmp_path) < 10_000
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_told_in_the_exports_words(tmp_path: Path) -> None:
+    flat = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    flat.save(tmp_path / "flat.keras")
+    with pytest.raises(
+        ExportError, match=r"expected one input \[n, height, width, channels\], received \[\(None, 3\)\]"
+    ):
+        export.cost.measure(tmp_path / "flat.keras", opset=17)
+
+
+def test_a_failing_export_is_an_error_of_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"received one that cannot: error: .*nothing\.keras"):
+        cost._measured(tmp_path / "nothing.keras")
