@@ -66,6 +66,10 @@ serve: $(SERVE_STAMP)  ## serves MODELS= on HTTP_PORT= and GRPC_PORT=
 train: $(ALL_STAMP)  ## trains on DATA= (digits or a folder) as NAME=
 	@$(PY) -m training train --data $(DATA) --name $(NAME) --runs $(RUNS) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 
+.PHONY: validate
+validate: $(ALL_STAMP)  ## looks DATA= over before training: corrupt files, duplicates, leaks between splits
+	@$(PY) -m training validate --data $(DATA) $(ARGS)
+
 .PHONY: tune
 tune: $(ALL_STAMP)  ## searches for better settings by particle swarm: make tune DATA=… NAME=… TRIALS=24
 	@$(PY) -m training tune --data $(DATA) --name $(NAME) --runs $(RUNS) $(if $(TRIALS),--trials $(TRIALS)) $(ARGS)

@@ -37,7 +37,7 @@ class Doors:
         metrics: Counts what never reaches the service.
         v2: Answers the Open Inference Protocol.
         body_limit_bytes: Of bodies.
-        running: Requests that are being answered, hot or not.
+        running: Requests that are being answered, or whose bodies are on their way, hot or not.
     """
 
     service: Service
@@ -87,6 +87,9 @@ class HotHandler(SheddingHandler):
             self._hot.cancel()
             self._hot = None
             self._doors.running -= 1
+        elif self._missing_bytes:
+            self._missing_bytes = 0
+            self._doors.running -= 1
         super().connection_lost(exc)
 
     def _read(self, data: bytes) -> bool:
@@ -96,6 +99,7 @@ class HotHandler(SheddingHandler):
             return False
         if isinstance(found, int):
             self._parts, self._missing_bytes = [data], found - len(data)
+            self._doors.running += 1  # a stop waits for the rest of it
         else:
             self._take(found)
         return True
@@ -108,6 +112,7 @@ class HotHandler(SheddingHandler):
         if self._missing_bytes:
             return
         whole, self._parts = b"".join(self._parts), []
+        self._doors.running -= 1
         self._read(whole)
         if rest:
             self.data_received(rest)

@@ -19,7 +19,13 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(), re.MULTILINE | 
 COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 CURL = [command for command in COMMANDS if command.startswith("curl ")]
 # Run by tests/e2e/test_fresh_clone.py, by this very run, and below.
-MAKE = {"make serve", "make test", "make bench", "make train export DATA=data/pets NAME=pets"}
+MAKE = {
+    "make serve",
+    "make test",
+    "make bench",
+    "make validate DATA=data/pets",
+    "make train export DATA=data/pets NAME=pets",
+}
 
 
 def at(address: Address, text: str) -> str:
@@ -70,6 +76,9 @@ def draw(folder: Path, classes: dict[str, int]) -> None:
 @pytest.mark.slow
 def test_your_own_images_become_a_version(run_make: Make, tmp_path: Path) -> None:
     draw(tmp_path / "pets", {"cat": 60, "dog": 190})
+    done = run_make("validate", f"DATA={tmp_path / 'pets'}", f"ARGS=--out {tmp_path / 'looked-over'}")
+    assert done.returncode == 0, done.stderr
+    assert "100 pictures" in done.stdout
     folders = [f"RUNS={tmp_path / 'runs'}", f"MODELS={tmp_path / 'models'}"]
     command = "make train export DATA=data/pets NAME=pets".replace("data/pets", str(tmp_path / "pets")).split()[1:]
     done = run_make(*command, *folders, "EPOCHS=2")

@@ -1,5 +1,6 @@
 """Compressed bodies on every route that takes one, and what comes with every answer."""
 
+import base64
 import gzip
 import json
 import socket
@@ -23,11 +24,14 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": zstd.compress,
 }
 FLAT = [250] * 64
+PICTURE = {"images": [base64.b64encode(picture(250)).decode()]}
 V2_BODY = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": FLAT}]}
 # A body that each route answers with 200. Loading takes --model-control explicit; here both say so.
 BODIES: dict[str, tuple[int, Any]] = {
     "/predict": (200, {"data": FLAT}),
     "/predict/{model}": (200, {"data": FLAT}),
+    "/explain": (200, PICTURE),
+    "/explain/{model}": (200, PICTURE),
     "/v2/models/{model}/infer": (200, V2_BODY),
     "/v2/models/{model}/versions/{version}/infer": (200, V2_BODY),
     "/v2/repository/index": (200, {"ready": True}),
