@@ -1,12 +1,15 @@
 """One ONNX Runtime session on one thread of its own.
 
     batcher ──run(inputs)──▶ SimpleQueue ──▶ thread: session.run ──call_soon_threadsafe──▶ batcher
-                                                   └ seconds ──▶ cost model
+                  │                                └ seconds ──▶ cost model
+                  └─ a short batch, and the thread is idle: session.run here and now
 
-The event loop never waits for the session, and the session never meets two threads. A provider that was asked for and
+The event loop waits for the session only where the way to the thread and back (0.1 ms) would be a good part of the
+batch's own time. The session never runs in two threads at once. A provider that was asked for and
 is not there is an error, unless a later one of the list may serve: ONNX Runtime itself would fall back in silence.
 """
 
+import asyncio
 import importlib
 import importlib.metadata
 import os
@@ -75,6 +78,7 @@ class ExecutorOptions:
         rest: How long warming rests after each run, as a multiple of it. Where other versions answer meanwhile, a core
             that warms without rest answers half as much as before.
         device: Which CUDA device; None for ONNX Runtime's default.
+        inline_s: Batches expected to take no longer run on the event loop itself; 0 for none.
     """
 
     providers: tuple[str, ...] = ("cpu",)
@@ -82,6 +86,7 @@ class ExecutorOptions:
     max_batch_rows: int = 32
     rest: float = 0.0
     device: int | None = None
+    inline_s: float = 0.0
 
 
 class Executor:
@@ -152,7 +157,7 @@ class Executor:
             self._cost.measure(rows, best_s)
 
     async def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Runs one batch on the executor's thread.
+        """Runs one batch: on the executor's thread, or at once where it is short and nothing else runs.
 
         Batches run in the order of the calls. A call that is cancelled before its turn costs nothing.
 
@@ -167,8 +172,13 @@ class Executor:
             InferenceFailed: The executor is closed.
             Exception: Whatever ONNX Runtime raises.
         """
-        outputs, seconds = await self._thread.call(partial(self._timed_run, inputs))
-        self._cost.observe(_rows(self.inputs, inputs), seconds)
+        rows = _rows(self.inputs, inputs)
+        if self._runs_inline(rows):
+            outputs, seconds = self._timed_run(inputs)
+            await asyncio.sleep(0)  # between two batches the loop reads, answers and keeps its timers
+        else:
+            outputs, seconds = await self._thread.call(partial(self._timed_run, inputs))
+        self._cost.observe(rows, seconds)
         return outputs
 
     async def close(self) -> None:
@@ -178,6 +188,10 @@ class Executor:
         released = self._thread.call(self._release)
         self._thread.stop()
         await released
+
+    def _runs_inline(self, rows: int) -> bool:
+        thread = self._thread
+        return 0.0 < self._cost.cost_s(rows) <= self._options.inline_s and thread.idle and not thread.stopped
 
     def _timed_run(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], float]:
         started_s = time.perf_counter()

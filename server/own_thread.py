@@ -27,9 +27,15 @@ class OwnThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._pending = 0  # calls that the event loop has not been told the end of
         self.stopped = False
         # A daemon, so that the second signal of a stop exits at once even in the middle of a batch.
         threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits on the thread."""
+        return not self._pending
 
     def call(self, function: Callable[[], T]) -> "asyncio.Future[T]":
         """Has a function called on the thread.
@@ -43,6 +49,7 @@ class OwnThread:
         if self.stopped:
             raise InferenceFailed("the model was closed while this request was on its way; send it again")
         future: asyncio.Future[T] = self._loop.create_future()
+        self._pending += 1
         self._jobs.put((function, future))
         return future
 
@@ -54,17 +61,24 @@ class OwnThread:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             function, future = job
-            if future.cancelled():
-                continue
             try:
-                outcome: Any = function()
+                outcome: Any = None if future.cancelled() else function()
             except BaseException as error:  # noqa: BLE001 the waiter gets it, whatever it is; the thread goes on
                 outcome = _Raised(error)
             try:
-                self._loop.call_soon_threadsafe(_settle, future, outcome)
+                self._loop.call_soon_threadsafe(self._settle, future, outcome)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
             del job, function, future, outcome  # or the last batch would be kept alive until the next one
+
+    def _settle(self, future: "asyncio.Future[Any]", outcome: object) -> None:
+        self._pending -= 1
+        if future.done():
+            return
+        if isinstance(outcome, _Raised):
+            future.set_exception(outcome.error)
+        else:
+            future.set_result(outcome)
 
 
 class _Raised:
@@ -74,12 +88,3 @@ class _Raised:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-
-
-def _settle(future: "asyncio.Future[Any]", outcome: object) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, _Raised):
-        future.set_exception(outcome.error)
-    else:
-        future.set_result(outcome)

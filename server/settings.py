@@ -4,6 +4,7 @@ Precedence, weakest first: default < YAML file (`--config FILE` or SHOAL_CONFIG)
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -20,6 +21,7 @@ from pydantic_settings import (
 
 ENV_PREFIX: Final = "SHOAL_"
 Port = Annotated[int, Field(ge=0, le=65_535)]
+_ORIGIN: Final = re.compile(r"https?://[^/\s?#@]+")
 Provider = Literal["cpu", "cuda", "openvino"]
 
 
@@ -74,6 +76,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     http_port: Port = Field(8000, description="HTTP port; 0 lets the system choose one.")
     grpc_port: Port = Field(8001, description="gRPC port; 0 lets the system choose one.")
+    metrics_port: Port = Field(
+        0, description="Port for /metrics and /health/live alone; 0: none, metrics are on the HTTP port only."
+    )
     ports_file: Path | None = Field(
         None, description='File to write {"http": port, "grpc": port, "pid": process} to once the server is ready.'
     )
@@ -95,6 +100,13 @@ class Settings(BaseSettings):
         description="Serving processes. 0: one for each core that affinity and cgroup quota leave. 1: no supervisor.",
     )
     intra_op_threads: int = Field(1, ge=1, le=256, description="ONNX Runtime threads for one batch, in each worker.")
+    inline_batch_ms: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="Batches expected to take no longer run on the event loop, which saves them the way to a thread and"
+        " back; 0 for none.",
+    )
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode large pictures, in each worker.")
 
     latency_budget_ms: float = Field(
@@ -117,6 +129,65 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(64_000_000, ge=1, description="Pixels of an uploaded picture at most, by its header.")
     stream_window: int = Field(
         64, ge=1, le=4096, description="Requests of one gRPC stream that are worked on at the same time."
+    )
+
+    request_timeout_s: float = Field(
+        60, gt=0, description="How long the head and the body of an HTTP request may take to arrive, in seconds."
+    )
+    rate_limit_per_s: float = Field(
+        0,
+        ge=0,
+        description="Requests, and messages of gRPC streams, that one client may send per second, over all workers;"
+        " 0: any number. A client is a key's name, a token's subject, or an address where neither is asked for.",
+    )
+    max_concurrent_per_client: int = Field(
+        0, ge=0, description="Requests of one client under way at a time, in each worker; 0: any number."
+    )
+
+    api_keys: Path | None = Field(
+        None, description="File of hashed API keys; `python -m server keys new NAME` makes one."
+    )
+    jwt_key_file: Path | None = Field(
+        None, description="File of shared secrets for tokens by HS256, one a line, of 32 bytes or more."
+    )
+    jwks: str = Field(
+        "", description="Public keys for tokens by RS256, ES256 and EdDSA: a JSON Web Key Set's https:// URL or file."
+    )
+    jwks_refresh_s: float = Field(300, gt=0, description="How old fetched public keys may become, in seconds.")
+    jwt_issuer: str = Field("", description="`iss` of every token; empty: any.")
+    jwt_audience: str = Field("", description="`aud` that every token has to have; empty: any, which --jwks forbids.")
+    jwt_leeway_s: float = Field(
+        30, ge=0, le=600, description="How far the clocks of a token's issuer and of this machine may be apart."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Web pages of other origins that may use the server, https://a.example,https://b.example; *: all."
+    )
+
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the server's certificate chain: HTTPS, and gRPC over TLS. Read anew on change."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of those who sign clients' certificates; with it every client has to have one."
+    )
+
+    prediction_log: str = Field(
+        "",
+        description="Database for a log of predictions: sqlite (predictions.db here), sqlite:///FILE or"
+        " postgresql://USER@HOST/NAME; empty: none is kept. Best set by its variable where it holds a password.",
+    )
+    prediction_log_inputs: Literal["digest", "whole"] = Field(
+        "digest", description="What the log keeps of an input. digest: its SHA-256 alone. whole: the picture too."
+    )
+    prediction_log_retention_days: float = Field(
+        30, ge=0, description="How long the log keeps predictions, pictures and feedback, in days; 0: for ever."
+    )
+    drift_window_rows: int = Field(
+        5000,
+        ge=0,
+        le=1_000_000,
+        description="Latest rows, in each worker, that are compared with the bundle's reference, and latest feedbacks"
+        " that live accuracy is of; 0: drift is not watched.",
     )
 
     drain_grace_s: float = Field(
@@ -148,6 +219,17 @@ class Settings(BaseSettings):
     def _split_devices(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        origins = value.split(",") if isinstance(value, str) else value
+        if not isinstance(origins, (list, tuple)):
+            raise ValueError("a list of origins such as https://a.example,https://b.example")  # noqa: TRY004  pydantic's
+        names = tuple(str(origin).strip() for origin in origins if origin)
+        if wrong := [name for name in names if name != "*" and not _ORIGIN.fullmatch(name)]:
+            raise ValueError(f"origins of the form https://host or https://host:port, not {wrong[0][:80]!r}")
+        return names
+
     @field_validator("preload", mode="before")
     @classmethod
     def _split_preload(cls, value: object) -> object:
@@ -165,6 +247,8 @@ class Settings(BaseSettings):
     def _check_ports_differ(self) -> Self:
         if self.http_port == self.grpc_port != 0:
             raise ValueError("two different ports for HTTP and gRPC")
+        if self.metrics_port in {self.http_port, self.grpc_port} - {0}:
+            raise ValueError("a port for metrics that is neither HTTP's nor gRPC's")
         return self
 
     @classmethod
@@ -201,11 +285,35 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "rollback_max_error_rate",
         "rollback_max_latency_ratio",
     ),
-    "Where to listen": ("host", "http_port", "grpc_port", "ports_file"),
-    "What runs the model": ("workers", "providers", "devices", "intra_op_threads", "decode_threads"),
+    "Where to listen": ("host", "http_port", "grpc_port", "metrics_port", "ports_file"),
+    "What runs the model": ("workers", "providers", "devices", "intra_op_threads", "inline_batch_ms", "decode_threads"),
     "Latency and batches": ("latency_budget_ms", "max_batch_rows", "max_delay_ms", "max_queue_rows", "max_queue_bytes"),
     "Answers that repeat": ("response_cache_bytes",),
-    "Limits": ("max_body_bytes", "max_image_pixels", "stream_window"),
+    "Limits": (
+        "max_body_bytes",
+        "max_image_pixels",
+        "stream_window",
+        "request_timeout_s",
+        "rate_limit_per_s",
+        "max_concurrent_per_client",
+    ),
+    "Who may ask": (
+        "api_keys",
+        "jwt_key_file",
+        "jwks",
+        "jwks_refresh_s",
+        "jwt_issuer",
+        "jwt_audience",
+        "jwt_leeway_s",
+        "cors_origins",
+    ),
+    "TLS": ("tls_cert", "tls_key", "tls_client_ca"),
+    "What was answered": (
+        "prediction_log",
+        "prediction_log_inputs",
+        "prediction_log_retention_days",
+        "drift_window_rows",
+    ),
     "Stopping": ("drain_grace_s", "drain_timeout_s"),
     "Logs and configuration": ("log_level", "log_format", "config"),
 }
