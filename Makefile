@@ -6,7 +6,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+INSTALL := requirements/install.sh $(VENV)
 
 # What the user may set: make test JOBS=…, make train DATA=… NAME=… EPOCHS=…, make serve MODELS=… HTTP_PORT=… GRPC_PORT=…
 DATA ?= digits
@@ -37,20 +37,20 @@ $(PY):
 
 $(SERVE_STAMP): requirements/serve.txt | $(PY)
 	@echo "installing what serving needs into $(VENV)"
-	@$(PIP_INSTALL) -r requirements/serve.txt
+	@$(INSTALL) -r requirements/serve.txt
 	@touch $@
 
 $(ALL_STAMP): requirements/all.txt requirements/tfserving.txt | $(PY)
 	@echo "installing everything (TensorFlow too: about 2 GB) into $(VENV)"
-	@$(PIP_INSTALL) -r requirements/all.txt
-	@$(PIP_INSTALL) --no-deps -r requirements/tfserving.txt
+	@$(INSTALL) -r requirements/all.txt
+	@$(INSTALL) --no-deps -r requirements/tfserving.txt
 	@touch $@ $(SERVE_STAMP)
 
 CLIENTS_STAMP := .venv-clients/.installed
 
 $(CLIENTS_STAMP): requirements/clients.txt
 	@requirements/make-venv.sh .venv-clients "$(PYTHON)"
-	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/clients.txt
+	@requirements/install.sh .venv-clients -r requirements/clients.txt
 	@touch $@
 
 .PHONY: setup
@@ -131,7 +131,7 @@ test: check $(CLIENTS_STAMP)  ## sets up everything, runs all checks and tests
 check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; never writes
 	@$(PY) -m ruff check $(SOURCES) notebooks
 	@$(PY) -m ruff format --check --quiet $(SOURCES) notebooks
-	@$(PY) -m mypy $(SOURCES)
+	@$(PY) -m mypy --num-workers 2 $(SOURCES)
 	@$(VENV)/bin/lint-imports --no-cache
 	@PATH="$(abspath $(VENV))/bin:$$PATH" protos/generate.sh --check
 	@$(PY) -m ruff check clients/python

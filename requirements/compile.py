@@ -6,6 +6,7 @@ serve-gpu.txt, serve-openvino.txt
 clients.txt   other people's clients, for the tests, in an environment of their own
 tfserving.txt TensorFlow Serving's stubs, for the tests, without dependencies
 train.txt     training and export, for Dockerfile.train
+uv.txt        what installs all the others
 """
 
 import subprocess
@@ -17,13 +18,16 @@ COMPILE = [
     sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal",
     "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
 ]  # fmt: skip
+# An operator may turn the prediction log on without installing anything.
+KEPT = ["--extra", "predictions", "--extra", "postgres"]
 SETS = {
     "all": ["--extra", "cpu", "--group", "training", "--group", "dev"],
-    "serve": ["--extra", "cpu"],
-    "serve-gpu": ["--extra", "gpu"],
-    "serve-openvino": ["--extra", "openvino"],
+    "serve": ["--extra", "cpu", *KEPT],
+    "serve-gpu": ["--extra", "gpu", *KEPT],
+    "serve-openvino": ["--extra", "openvino", *KEPT],
     "train": ["--extra", "cpu", "--group", "training"],
 }
+FURTHER = {"clients": [], "tfserving": ["--no-deps"], "uv": ["--constraint", "requirements/all.txt"]}
 
 
 def main() -> None:
@@ -34,7 +38,7 @@ def main() -> None:
         upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
         subprocess.run([*COMPILE, *wanted, *held, *upgrade, "--output-file", target], check=True, cwd=ROOT)
         print(f"wrote {target}")
-    for name, further in {"clients": [], "tfserving": ["--no-deps"]}.items():
+    for name, further in FURTHER.items():
         command = [*COMPILE, *further, f"requirements/{name}.in", "--output-file", f"requirements/{name}.txt"]
         command.remove("pyproject.toml")
         subprocess.run(command, check=True, cwd=ROOT)
