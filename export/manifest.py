@@ -84,6 +84,7 @@ def build_manifest(
     *,
     sbom: Path,
     explanation: bundle_pb2.Explanation | None,
+    reference: bundle_pb2.Reference | None = None,
 ) -> bundle_pb2.Manifest:
     """Fills a manifest in.
 
@@ -95,6 +96,7 @@ def build_manifest(
         golden: The golden set.
         sbom: The list of packages.
         explanation: The class-activation map's graph; None where the architecture has none.
+        reference: What live traffic is compared with; None for nothing.
     """
     facts, image = run.facts, run.image
     preprocessing = facts.get("preprocessing", {})
@@ -124,6 +126,7 @@ def build_manifest(
         tools=tools(),
         sbom=file_entry(sbom),
         explanation=explanation,
+        reference=reference,
     )
 
 

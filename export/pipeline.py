@@ -27,6 +27,7 @@ from export.float16 import write_float16
 from export.golden import Golden, make_golden
 from export.int8 import write_int8
 from export.manifest import TOOLS, Written, build_manifest, build_report, golden_set
+from export.reference import build_reference
 from export.run_folder import Run, find_run
 from export.settings import FLOAT16, FLOAT32, INT8, ExportSettings, Gates
 from protos import bundle_pb2
@@ -116,7 +117,16 @@ def _fill(stage: bundle.Staging, job: _Job) -> tuple[bundle_pb2.Manifest, dict[s
     golden_path = stage.write_npz(bundle.GOLDEN, golden.arrays(expected, run.labels))
     described = golden_set(golden_path, golden, settings.golden_tolerance)
     listed = stage.write_json(bundle.SBOM, sbom.build_sbom(job.name, stage.version, TOOLS))
-    manifest = build_manifest(run, job.name, stage.version, written, described, sbom=listed, explanation=explanation)
+    manifest = build_manifest(
+        run,
+        job.name,
+        stage.version,
+        written,
+        described,
+        sbom=listed,
+        explanation=explanation,
+        reference=build_reference(holdout.pixels, reference),
+    )
     report = build_report(
         run=run,
         settings=settings,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/bundle.proto\x12\x0fshoal.bundle.v1\"\x8f\x05\n\x08Manifest\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\ncreated_at\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x11\n\tframework\x18\x06 \x01(\t\x12\x12\n\nparameters\x18\x07 \x01(\x04\x12\'\n\x06inputs\x18\x08 \x03(\x0b\x32\x17.shoal.bundle.v1.Tensor\x12(\n\x07outputs\x18\t \x03(\x0b\x32\x17.shoal.bundle.v1.Tensor\x12\x0e\n\x06labels\x18\n \x03(\t\x12\x35\n\rpreprocessing\x18\x0b \x01(\x0b\x32\x1e.shoal.bundle.v1.Preprocessing\x12*\n\x08variants\x18\x0c \x03(\x0b\x32\x18.shoal.bundle.v1.Variant\x12*\n\x06golden\x18\r \x01(\x0b\x32\x1a.shoal.bundle.v1.GoldenSet\x12)\n\x07\x64\x61taset\x18\x0e \x01(\x0b\x32\x18.shoal.bundle.v1.Dataset\x12+\n\x08training\x18\x0f \x01(\x0b\x32\x19.shoal.bundle.v1.Training\x12\x33\n\x05tools\x18\x10 \x03(\x0b\x32$.shoal.bundle.v1.Manifest.ToolsEntry\x12#\n\x04sbom\x18\x11 \x01(\x0b\x32\x15.shoal.bundle.v1.File\x12\x31\n\x0b\x65xplanation\x18\x12 \x01(\x0b\x32\x1c.shoal.bundle.v1.Explanation\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x04\x46ile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"l\n\x0b\x45xplanation\x12$\n\x05graph\x18\x01 \x01(\x0b\x32\x15.shoal.bundle.v1.File\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\'\n\x06output\x18\x03 \x01(\x0b\x32\x17.shoal.bundle.v1.Tensor\"7\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"o\n\rPreprocessing\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06resize\x18\x04 \x01(\t\x12\r\n\x05scale\x18\x05 \x01(\x01\x12\x0e\n\x06offset\x18\x06 \x01(\x01\"\xb7\x01\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x11\n\tagreement\x18\x06 \x01(\x01\x12\x1a\n\x12max_abs_difference\x18\x07 \x01(\x01\x12\x14\n\x0cimages_per_s\x18\x08 \x01(\x01\x12\x15\n\rmeasured_rows\x18\t \x01(\x04\"L\n\tGoldenSet\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\r\x12\x11\n\ttolerance\x18\x04 \x01(\x01\"\x8d\x01\n\x07\x44\x61taset\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x30\n\x04rows\x18\x03 \x03(\x0b\x32\".shoal.bundle.v1.Dataset.RowsEntry\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xb4\x01\n\x08Training\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x14\n\x0cgit_revision\x18\x03 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x04 \x01(\r\x12\x37\n\x07metrics\x18\x05 \x03(\x0b\x32&.shoal.bundle.v1.Training.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/bundle.proto\x12\x0fshoal.bundle.v1\"\xbe\x05\n\x08Manifest\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\ncreated_at\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x11\n\tframework\x18\x06 \x01(\t\x12\x12\n\nparameters\x18\x07 \x01(\x04\x12\'\n\x06inputs\x18\x08 \x03(\x0b\x32\x17.shoal.bundle.v1.Tensor\x12(\n\x07outputs\x18\t \x03(\x0b\x32\x17.shoal.bundle.v1.Tensor\x12\x0e\n\x06labels\x18\n \x03(\t\x12\x35\n\rpreprocessing\x18\x0b \x01(\x0b\x32\x1e.shoal.bundle.v1.Preprocessing\x12*\n\x08variants\x18\x0c \x03(\x0b\x32\x18.shoal.bundle.v1.Variant\x12*\n\x06golden\x18\r \x01(\x0b\x32\x1a.shoal.bundle.v1.GoldenSet\x12)\n\x07\x64\x61taset\x18\x0e \x01(\x0b\x32\x18.shoal.bundle.v1.Dataset\x12+\n\x08training\x18\x0f \x01(\x0b\x32\x19.shoal.bundle.v1.Training\x12\x33\n\x05tools\x18\x10 \x03(\x0b\x32$.shoal.bundle.v1.Manifest.ToolsEntry\x12#\n\x04sbom\x18\x11 \x01(\x0b\x32\x15.shoal.bundle.v1.File\x12\x31\n\x0b\x65xplanation\x18\x12 \x01(\x0b\x32\x1c.shoal.bundle.v1.Explanation\x12-\n\treference\x18\x13 \x01(\x0b\x32\x1a.shoal.bundle.v1.Reference\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x04\x46ile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"l\n\x0b\x45xplanation\x12$\n\x05graph\x18\x01 \x01(\x0b\x32\x15.shoal.bundle.v1.File\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\'\n\x06output\x18\x03 \x01(\x0b\x32\x17.shoal.bundle.v1.Tensor\"7\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"o\n\rPreprocessing\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06resize\x18\x04 \x01(\t\x12\r\n\x05scale\x18\x05 \x01(\x01\x12\x0e\n\x06offset\x18\x06 \x01(\x01\"\xb7\x01\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x11\n\tagreement\x18\x06 \x01(\x01\x12\x1a\n\x12max_abs_difference\x18\x07 \x01(\x01\x12\x14\n\x0cimages_per_s\x18\x08 \x01(\x01\x12\x15\n\rmeasured_rows\x18\t \x01(\x04\"L\n\tGoldenSet\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\r\x12\x11\n\ttolerance\x18\x04 \x01(\x01\"\xb8\x01\n\tReference\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\x04\x12.\n\nconfidence\x18\x03 \x01(\x0b\x32\x1a.shoal.bundle.v1.Histogram\x12.\n\nbrightness\x18\x04 \x01(\x0b\x32\x1a.shoal.bundle.v1.Histogram\x12,\n\x08\x63ontrast\x18\x05 \x01(\x0b\x32\x1a.shoal.bundle.v1.Histogram\"*\n\tHistogram\x12\r\n\x05\x65\x64ges\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"\x8d\x01\n\x07\x44\x61taset\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x30\n\x04rows\x18\x03 \x03(\x0b\x32\".shoal.bundle.v1.Dataset.RowsEntry\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xb4\x01\n\x08Training\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x14\n\x0cgit_revision\x18\x03 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x04 \x01(\r\x12\x37\n\x07metrics\x18\x05 \x03(\x0b\x32&.shoal.bundle.v1.Training.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,27 +38,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAINING_METRICSENTRY']._loaded_options = None
   _globals['_TRAINING_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_MANIFEST']._serialized_start=41
-  _globals['_MANIFEST']._serialized_end=696
-  _globals['_MANIFEST_TOOLSENTRY']._serialized_start=652
-  _globals['_MANIFEST_TOOLSENTRY']._serialized_end=696
-  _globals['_FILE']._serialized_start=698
-  _globals['_FILE']._serialized_end=754
-  _globals['_EXPLANATION']._serialized_start=756
-  _globals['_EXPLANATION']._serialized_end=864
-  _globals['_TENSOR']._serialized_start=866
-  _globals['_TENSOR']._serialized_end=921
-  _globals['_PREPROCESSING']._serialized_start=923
-  _globals['_PREPROCESSING']._serialized_end=1034
-  _globals['_VARIANT']._serialized_start=1037
-  _globals['_VARIANT']._serialized_end=1220
-  _globals['_GOLDENSET']._serialized_start=1222
-  _globals['_GOLDENSET']._serialized_end=1298
-  _globals['_DATASET']._serialized_start=1301
-  _globals['_DATASET']._serialized_end=1442
-  _globals['_DATASET_ROWSENTRY']._serialized_start=1399
-  _globals['_DATASET_ROWSENTRY']._serialized_end=1442
-  _globals['_TRAINING']._serialized_start=1445
-  _globals['_TRAINING']._serialized_end=1625
-  _globals['_TRAINING_METRICSENTRY']._serialized_start=1579
-  _globals['_TRAINING_METRICSENTRY']._serialized_end=1625
+  _globals['_MANIFEST']._serialized_end=743
+  _globals['_MANIFEST_TOOLSENTRY']._serialized_start=699
+  _globals['_MANIFEST_TOOLSENTRY']._serialized_end=743
+  _globals['_FILE']._serialized_start=745
+  _globals['_FILE']._serialized_end=801
+  _globals['_EXPLANATION']._serialized_start=803
+  _globals['_EXPLANATION']._serialized_end=911
+  _globals['_TENSOR']._serialized_start=913
+  _globals['_TENSOR']._serialized_end=968
+  _globals['_PREPROCESSING']._serialized_start=970
+  _globals['_PREPROCESSING']._serialized_end=1081
+  _globals['_VARIANT']._serialized_start=1084
+  _globals['_VARIANT']._serialized_end=1267
+  _globals['_GOLDENSET']._serialized_start=1269
+  _globals['_GOLDENSET']._serialized_end=1345
+  _globals['_REFERENCE']._serialized_start=1348
+  _globals['_REFERENCE']._serialized_end=1532
+  _globals['_HISTOGRAM']._serialized_start=1534
+  _globals['_HISTOGRAM']._serialized_end=1576
+  _globals['_DATASET']._serialized_start=1579
+  _globals['_DATASET']._serialized_end=1720
+  _globals['_DATASET_ROWSENTRY']._serialized_start=1677
+  _globals['_DATASET_ROWSENTRY']._serialized_end=1720
+  _globals['_TRAINING']._serialized_start=1723
+  _globals['_TRAINING']._serialized_end=1903
+  _globals['_TRAINING_METRICSENTRY']._serialized_start=1857
+  _globals['_TRAINING_METRICSENTRY']._serialized_end=1903
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,7 @@ class Manifest(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     SBOM_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """1; a reader refuses a number it does not know"""
     name: _builtins.str
@@ -111,6 +112,10 @@ class Manifest(_message.Message):
     def explanation(self) -> Global___Explanation:
         """absent where the architecture has no class-activation map"""
 
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """absent in bundles of an exporter that did not know it: their drift is not watched"""
+
     def __init__(
         self,
         *,
@@ -132,10 +137,11 @@ class Manifest(_message.Message):
         tools: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         sbom: Global___File | None = ...,
         explanation: Global___Explanation | None = ...,
+        reference: Global___Reference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "explanation", b"explanation", "golden", b"golden", "preprocessing", b"preprocessing", "sbom", b"sbom", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "explanation", b"explanation", "golden", b"golden", "preprocessing", b"preprocessing", "reference", b"reference", "sbom", b"sbom", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "created_at", b"created_at", "dataset", b"dataset", "explanation", b"explanation", "framework", b"framework", "golden", b"golden", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "parameters", b"parameters", "preprocessing", b"preprocessing", "sbom", b"sbom", "schema", b"schema", "tools", b"tools", "training", b"training", "variants", b"variants", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "created_at", b"created_at", "dataset", b"dataset", "explanation", b"explanation", "framework", b"framework", "golden", b"golden", "inputs", b"inputs", "labels", b"labels", "name", b"name", "outputs", b"outputs", "parameters", b"parameters", "preprocessing", b"preprocessing", "reference", b"reference", "sbom", b"sbom", "schema", b"schema", "tools", b"tools", "training", b"training", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,6 +351,79 @@ class GoldenSet(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GoldenSet: _TypeAlias = GoldenSet  # noqa: Y015
+
+@_typing.final
+class Reference(_message.Message):
+    """The hold-out rows and the answers to them, so that a server can tell when live ones are different."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """rows by the class that Keras answered"""
+
+    @_builtins.property
+    def confidence(self) -> Global___Histogram:
+        """of that class, 0..1"""
+
+    @_builtins.property
+    def brightness(self) -> Global___Histogram:
+        """mean of a row's pixels, 0..255"""
+
+    @_builtins.property
+    def contrast(self) -> Global___Histogram:
+        """standard deviation of a row's pixels, 0..127.5"""
+
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        classes: _abc.Iterable[_builtins.int] | None = ...,
+        confidence: Global___Histogram | None = ...,
+        brightness: Global___Histogram | None = ...,
+        contrast: Global___Histogram | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "confidence", b"confidence", "contrast", b"contrast"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "classes", b"classes", "confidence", b"confidence", "contrast", b"contrast", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reference: _TypeAlias = Reference  # noqa: Y015
+
+@_typing.final
+class Histogram(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """ascending; a value at an edge belongs above it"""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """rows below the first edge, between edges, and from the last one on"""
+
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[_builtins.float] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "edges", b"edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Histogram: _TypeAlias = Histogram  # noqa: Y015
 
 @_typing.final
 class Dataset(_message.Message):

@@ -23,9 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 after a drain, 2 when it cannot start as asked.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-        _serve(settings)
+        if given[:1] == ["keys"]:
+            from server.auth_command import run_keys  # noqa: PLC0415  no server needs it
+
+            run_keys(given[1:])
+        else:
+            _serve(read_settings(given))
     except StartupError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -40,7 +45,9 @@ def _serve(settings: Settings) -> None:
     # supervisor, which holds no model, should pay for them.
     from server.links import inherited  # noqa: PLC0415
     from server.logs import set_up_logs  # noqa: PLC0415
+    from server.memory import limit_arenas  # noqa: PLC0415
 
+    limit_arenas()
     link = inherited()
     set_up_logs(settings.log_level, settings.log_format)
     workers = settings.workers or available_cores()

@@ -1,11 +1,16 @@
 """What a server says when it is up: to the person who started it, and to the program that waits for its ports."""
 
+import ipaddress
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from server.settings import Settings
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ def announce(settings: Settings, what: Announcement, http_port: int, grpc_port: 
     """
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104  compared, not bound
     host = f"[{host}]" if ":" in host else host
-    address = f"http://{host}:{http_port}"
+    address = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{http_port}"
     lines = [
         "",
         f"  Shoal {what.version} serves {what.served}",
@@ -45,8 +50,27 @@ def announce(settings: Settings, what: Announcement, http_port: int, grpc_port: 
         "",
     ]
     print("\n".join(lines), flush=True)  # noqa: T201  this is for the person at the terminal
+    _warn_if_open(settings)
     if settings.ports_file is not None:
         _write_ports(settings.ports_file, {"http": http_port, "grpc": grpc_port, "pid": os.getpid()})
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Says so where everybody who reaches this machine may do everything."""
+    closed = settings.api_keys or settings.jwt_key_file or settings.jwks or settings.tls_client_ca
+    if not closed and not _is_loopback(settings.host):
+        log.warning(
+            "whoever reaches this address may use and change everything: no authentication is set up",
+            host=settings.host,
+            settings="--api-keys, --jwks, --jwt-key-file, --tls-client-ca",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def _spell_try(address: str, *, has_example: bool) -> str:

@@ -1,7 +1,8 @@
 """Builds one serving process and takes it down again, in one AsyncExitStack.
 
-    up:    decode pool → models → service → gRPC → HTTP
-    down:  unready → wait drain_grace_s → stop accepting → finish what was accepted → batchers → sessions → decode pool
+    up:    decode pool → models → service → prediction log → gRPC → HTTP
+    down:  unready → wait drain_grace_s → stop accepting → finish what was accepted → write what was answered → batchers
+           → sessions → decode pool
 
 The first SIGTERM or SIGINT begins the way down; a second one exits at once.
 """
@@ -14,6 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,16 +27,25 @@ from server.batcher import BatcherOptions
 from server.decode_pool import DecodePool
 from server.errors import BundleError, StartupError
 from server.executor import ExecutorOptions
+from server.gpu_metrics import open_gpus
 from server.health_bounds import HealthBounds
+from server.loop_lag import LoopLag
 from server.metrics import Metrics
+from server.metrics_families import about
+from server.metrics_port import open_metrics_port
+from server.metrics_sampler import Sampler, disk_of
 from server.models import LoadOptions, ModelEvent, Models, ModelsOptions
+from server.predictions.opening import open_observer
 from server.repository import VersionPolicy
+from server.request_log import RequestLog
 from server.response_cache import ResponseCache
+from server.security import Security, open_security
 from server.service import Service
 from server.settings import Settings
 from server.shadow import Shadows
 from server.signatures import read_public_keys
 from server.sockets import bind
+from server.tracing import open_traces
 from server.transports.grpc import GrpcTransport
 from server.transports.http import HttpTransport
 from server.transports.http_routes import shoal_version
@@ -95,7 +106,7 @@ async def serve(settings: Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     with bind(settings.host, settings.http_port, flag="--http-port") as listening:
         bind(settings.host, settings.grpc_port, flag="--grpc-port").close()
-        async with open_app(settings, listening) as app:
+        async with open_app(settings, listening) as app, open_metrics_port(settings, app.metrics.render_all):
             stop = _stop_on_signals()
             announce(settings, app.announcement(), listening.getsockname()[1], app.grpc_port)
             await stop.wait()
@@ -122,6 +133,7 @@ async def open_app(
     """
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        security = await stack.enter_async_context(open_security(settings))
         pool = DecodePool(settings.decode_threads, max_pixels=settings.max_image_pixels)
         stack.callback(pool.close)
         shadows = Shadows()
@@ -144,9 +156,16 @@ async def open_app(
             alone=not reuse_port,
         )
         metrics.versions, metrics.shadows, metrics.decoding = service.served, shadows.statistics, pool.statistics
+        metrics.states = service.index
+        await _watch_requests(settings, service, stack)
+        await _open_sources(settings, metrics, stack)
+        observed = await stack.enter_async_context(open_observer(settings, metrics, lambda: models.loaded))
+        service.observer, service.feedback = observed.observer, observed.feedback
         http, grpc_transport, port = await _open_transports(
-            settings, service, metrics, stack, listening, grpc_port, reuse_port=reuse_port
+            settings, service, metrics, security, stack, listening, grpc_port, reuse_port=reuse_port
         )
+        if listening is not None:
+            metrics.connections = lambda: http.connections
         if cache is not None:
             metrics.caching, listener.freed = cache.statistics, cache.forget_closed
         listener.changed = grpc_transport.publish_health
@@ -156,10 +175,37 @@ async def open_app(
         yield App(service, http, grpc_transport, port, metrics, models, listener)
 
 
+async def _watch_requests(settings: Settings, service: Service, stack: AsyncExitStack) -> None:
+    """Has slow requests logged and spans made, where that is asked for."""
+    if settings.log_slow_ms:
+        service.log = RequestLog(settings.log_slow_ms / 1e3)
+        service.finished += (service.log.finished,)
+    traces = open_traces(settings.traces, settings.traces_share, shoal_version())
+    tracer = await stack.enter_async_context(traces)
+    if tracer is not None:
+        service.finished += (tracer.finished,)
+        service.traced = True
+
+
+async def _open_sources(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> None:
+    """What is told besides requests and models: the event loop, the disk, the GPU, the server itself."""
+    lag = LoopLag()
+    lag.start()
+    stack.callback(lag.stop)
+    sources = [disk_of("models", settings.models)]
+    gpus = open_gpus(settings.devices) if "cuda" in settings.providers else None
+    sampler = Sampler([*sources, gpus] if gpus is not None else sources)
+    await sampler.start()
+    stack.push_async_callback(sampler.stop)
+    identity = partial(about, shoal_version(), settings.latency_budget_ms / 1e3)
+    metrics.sources += [identity, lag.collect, sampler.collect]
+
+
 async def _open_transports(
     settings: Settings,
     service: Service,
     metrics: Metrics,
+    security: Security,
     stack: AsyncExitStack,
     listening: socket.socket | None,
     grpc_port: int | None,
@@ -174,6 +220,7 @@ async def _open_transports(
         drain_timeout_s=settings.drain_timeout_s,
         budget_s=settings.latency_budget_ms / 1e3,
         v2=v2,
+        security=security,
     )
     grpc_transport = GrpcTransport(
         service,
@@ -182,6 +229,8 @@ async def _open_transports(
         stream_window=settings.stream_window,
         v2=v2,
         reuse_port=reuse_port,
+        security=security,
+        grpc_host=settings.grpc_host,
     )
 
     async def stop_both() -> None:
@@ -204,7 +253,8 @@ class _EventListener:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __call__(self, event: ModelEvent) -> None:
-        self._metrics.count_event(event.name, event.kind)
+        fault = event.fault or (event.kind if event.kind == "rolled_back" else "")
+        self._metrics.count_event(event.name, event.kind, event.version, fault, event.duration_s)
         details = {"model": event.name, "version": event.version, "variant": event.variant, "reason": event.reason}
         known: dict[str, Any] = {name: value for name, value in details.items() if value}
         if event.duration_s:
@@ -227,6 +277,7 @@ def _models_options(settings: Settings) -> ModelsOptions:
                 providers=settings.providers,
                 intra_op_threads=settings.intra_op_threads,
                 max_batch_rows=settings.max_batch_rows,
+                inline_s=settings.inline_batch_ms / 1e3,
                 device=settings.devices[0] if settings.devices else None,
             ),
             batcher=BatcherOptions(

@@ -262,6 +262,7 @@ class Batcher:
             raise Overloaded(
                 f"the queue is full: {self._queue.rows:,} rows wait; send the request again later",
                 retry_after_s=self.predicted_wait_s(rows),
+                reason="queue_full",
             )
         self._expired += 1
         raise DeadlineExceeded("the deadline had passed before the request came to the queue; allow more time")

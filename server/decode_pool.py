@@ -114,6 +114,7 @@ class DecodePool:
                 f"{self._pending} pictures wait to be decoded, about {wait_s * 1e3:.0f} ms, so {count} more would be"
                 " late; try again, send smaller pictures, or allow more time",
                 retry_after_s=wait_s,
+                reason="decode",
             )
 
     async def _decode_in_threads(

@@ -7,7 +7,7 @@
             │           │       │           └ ModelNotFound, ModelNotReady, NoActivationMap
             │           │       └ Overloaded, Draining
             │           └ InvalidInput, PayloadTooLarge
-            └ PayloadTooLarge, UnsupportedEncoding, Unauthenticated, PermissionDenied
+            └ PayloadTooLarge, UnsupportedEncoding, Unauthenticated, PermissionDenied, RateLimited
 
     ShoalError
     ├── InvalidInput
@@ -16,9 +16,11 @@
     ├── PayloadTooLarge
     ├── ModelNotFound
     ├── NoActivationMap
+    ├── PredictionNotFound
     ├── Unauthenticated
     ├── PermissionDenied
     ├── Overloaded
+    │   └── RateLimited
     ├── DeadlineExceeded
     ├── Cancelled
     ├── Unavailable
@@ -60,8 +62,21 @@ class NoActivationMap(ShoalError):
     """The version has no class-activation map, because of how its network ends."""
 
 
+class PredictionNotFound(ShoalError):
+    """Feedback is on a prediction that is not in the log."""
+
+
 class Unauthenticated(ShoalError):
-    """The caller's identity is missing, wrong or expired."""
+    """The caller's identity is missing, wrong or expired.
+
+    Args:
+        message: For the caller.
+        missing: Whether nothing was shown at all.
+    """
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class PermissionDenied(ShoalError):
@@ -74,11 +89,17 @@ class Overloaded(ShoalError):
     Args:
         message: For the caller.
         retry_after_s: When the queue is predicted to have room, in seconds.
+        reason: Which bound was met, in a word for metrics; "late" where the predicted wait was too long.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, reason: str = "late") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.reason = reason
+
+
+class RateLimited(Overloaded):
+    """The caller asks for more than one client may have, whatever the server has to do."""
 
 
 class DeadlineExceeded(ShoalError):

@@ -200,6 +200,7 @@ class Explainer:
             f"expected at most {MAX_UNDER_WAY} requests at a time for activation maps of {self._spelled}, received one"
             " more; send it again later",
             retry_after_s=run_s * self._under_way,
+            reason="explain",
         )
 
     @property

@@ -37,6 +37,7 @@ class ModelEvent:
         reason: Why, or what is amiss; empty where there is nothing to say.
         variant: The graph that runs, with "ready".
         duration_s: How long the load took, with "ready" and "failed", in seconds.
+        fault: The class of the error, with "failed".
     """
 
     kind: EventKind
@@ -45,6 +46,7 @@ class ModelEvent:
     reason: str = ""
     variant: str = ""
     duration_s: float = 0.0
+    fault: str = ""
 
 
 class Lifecycle:
@@ -188,7 +190,8 @@ class Lifecycle:
             reason = spell_error(error)
             shelf.rejected[step.version] = Rejection(step.stamp, reason)
             took_s = self._clock() - started_s
-            self.emit(ModelEvent("failed", shelf.name, step.version, reason, duration_s=took_s))
+            fault = type(error).__name__
+            self.emit(ModelEvent("failed", shelf.name, step.version, reason, duration_s=took_s, fault=fault))
         else:
             self._put_up(shelf, model, self._clock() - started_s)
         finally:

@@ -1,9 +1,13 @@
 """Logging, set up once at the entry point: event names with keys, as JSON for machines or coloured text for people.
 
-Answered requests are not logged; metrics count them. Where a request is logged its id is there, from `contextvars`.
+Answered requests are not logged; metrics count them. Where a request is logged its id is there, as `request_id`:
+those that failed for a reason nobody foresaw, those that the model failed, and slow ones (`server.request_log`).
+
+Whatever the code says, what looks like a secret is not written: `hide_secrets` reads each line last.
 """
 
 import logging
+import re
 import sys
 from typing import Final, TextIO
 
@@ -12,6 +16,29 @@ from structlog.typing import Processor
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _WRAPPERS: Final = {number: structlog.make_filtering_bound_logger(number) for number in _LEVELS.values()}
+
+# What follows a password's place in a URL, a token's in a header, and a name that tells of a secret, as JSON, Python or
+# a console line has them.
+_SECRETS: Final = (
+    re.compile(r"""(://[^/\s:@"']*:)[^@/\s"']+(?=@)"""),
+    re.compile(r"""(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}""", re.IGNORECASE),
+    re.compile(
+        r"""(\b[\w-]*(?:password|passwd|secret|token|api[_-]?key|authorization|private[_-]?key)["']?\s*[=:]\s*["']?)"""
+        r"""(?!bearer\s|basic\s)[^\s"',;&}]{6,}""",
+        re.IGNORECASE,
+    ),
+)
+
+
+def hide_secrets(_: object, __: str, line: str) -> str:
+    """A line of the log without what looks like a secret: passwords in URLs, tokens, values of telling names.
+
+    Args:
+        line: As it would be written.
+    """
+    for secret in _SECRETS:
+        line = secret.sub(r"\1***", line)
+    return line
 
 
 def log_level() -> str:
@@ -50,6 +77,7 @@ def set_up_logs(level: str, style: str, stream: TextIO | None = None) -> None:
         if as_text
         else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     )
+    last.append(hide_secrets)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=_WRAPPERS[_LEVELS[level]],

@@ -18,17 +18,22 @@ from protos.bundle_pb2 import Manifest
 from server.admission import Admission
 from server.deadline import Deadline
 from server.decode_pool import DecodePool
-from server.errors import InvalidInput, ModelNotFound, Unavailable
+from server.errors import InvalidInput, ModelNotFound, PredictionNotFound, Unavailable
 from server.explanation import ExplainRequest, Explanation, explain
+from server.feedback import Feedback, FeedbackDesk, Taken
 from server.golden import read_golden
 from server.images import ImageSpec
 from server.metrics import OK, Metrics, RequestTotals, ServedVersion
 from server.payload import check_outputs, count_rows, pictures_of, spell_inputs, tensors_of
+from server.predictions.observer import Observer
+from server.request_log import RequestLog
 from server.response_cache import ResponseCache, key_of
 from server.shadow import Shadows
 from server.shelf import VersionState
 from server.tensors import Array, InferRequest, InferResponse, TensorSpec, Timing
 from server.versions import LoadedModel
+
+Finished = Callable[[InferRequest, str, int, str, float, Timing | None], None]
 
 _US: Final = 1e6
 _AT_ONCE: Final = Timing(0, 0, 0)
@@ -163,6 +168,11 @@ class Service:
         self._clock = clock
         self._started_s = clock()
         self.draining = False
+        self.observer: Observer | None = None  # sees every answer; for the prediction log and drift
+        self.feedback: FeedbackDesk | None = None
+        self.log = RequestLog()
+        self.finished: tuple[Finished, ...] = ()  # see every request that is over; for traces and the log of slow ones
+        self.traced = False  # whether transports keep the trace that a request is part of
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answers one request.
@@ -185,12 +195,16 @@ class Service:
                 response = await self._answer(request, model, now_s)
             timing = response.timing
         except BaseException as error:
-            outcome = type(error).__name__
+            outcome = self._metrics.note(error)
+            self.log.failed(error, request, name, version)
             raise
         else:
             return response
         finally:
-            self._metrics.record(request.protocol, name, version, outcome, self._clock() - now_s, timing)
+            took_s = self._clock() - now_s
+            self._metrics.record(request.protocol, name, version, outcome, took_s, timing)
+            for finished in self.finished:
+                finished(request, name, version, outcome, took_s, timing)
 
     async def explain(self, request: ExplainRequest) -> Explanation:
         """Answers one request for a class-activation map.
@@ -210,7 +224,7 @@ class Service:
                 explanation = await explain(model.bundle, model.explainer, request, self._pool, self._clock)
             timing = explanation.timing
         except BaseException as error:
-            outcome = type(error).__name__
+            outcome = self._metrics.note(error)
             raise
         else:
             return explanation
@@ -291,6 +305,23 @@ class Service:
         """
         await self._controller().unload(name)
 
+    async def take_feedback(self, given: Sequence[Feedback]) -> Taken:
+        """Takes in what callers say was right.
+
+        Args:
+            given: One or several.
+
+        Raises:
+            PredictionNotFound: Predictions are not logged here.
+            Unavailable: Their database does not answer.
+            InvalidInput: A label is none of the version's.
+        """
+        if self.feedback is None:
+            raise PredictionNotFound(
+                "feedback is on predictions that were logged, and this server logs none; it takes --prediction-log"
+            )
+        return await self.feedback.take(given)
+
     def served(self) -> list[ServedVersion]:
         """Every loaded version, for metrics."""
         return [_served(model) for model in self._models.loaded]
@@ -339,6 +370,8 @@ class Service:
         if key is not None and self._cache is not None:
             known = self._cache.find(key)
             if known is not None:
+                if self.observer is not None:
+                    self.observer.answered(request, model, images, {}, known, self._clock() - now_s)
                 return _response(model, request, known, _AT_ONCE)
         if images:
             inputs = await self._decode(images, request, model, deadline, now_s)
@@ -353,6 +386,8 @@ class Service:
         timing = Timing(round(decode_s * _US), round(answer.queue_s * _US), round(answer.infer_s * _US))
         if key is not None and self._cache is not None:
             self._cache.keep(key, answer.outputs)
+        if self.observer is not None:
+            self.observer.answered(request, model, images, inputs, answer.outputs, self._clock() - now_s)
         return _response(model, request, answer.outputs, timing)
 
     async def _decode(

@@ -22,6 +22,7 @@ from pydantic_settings import (
 ENV_PREFIX: Final = "SHOAL_"
 Port = Annotated[int, Field(ge=0, le=65_535)]
 _ORIGIN: Final = re.compile(r"https?://[^/\s?#@]+")
+GrpcHost = Literal["auto", "grpcio", "native"]
 Provider = Literal["cpu", "cuda", "openvino"]
 
 
@@ -79,6 +80,11 @@ class Settings(BaseSettings):
     metrics_port: Port = Field(
         0, description="Port for /metrics and /health/live alone; 0: none, metrics are on the HTTP port only."
     )
+    grpc_host: GrpcHost = Field(
+        "auto",
+        description="What speaks HTTP/2 for gRPC: grpcio, or native (pip install shoal[native]), which takes less of a"
+        " core but has no TLS. auto: native where it is installed and can serve.",
+    )
     ports_file: Path | None = Field(
         None, description='File to write {"http": port, "grpc": port, "pid": process} to once the server is ready.'
     )
@@ -104,8 +110,8 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=10,
-        description="Batches expected to take no longer run on the event loop, which saves them the way to a thread and"
-        " back; 0 for none.",
+        description="Batches expected to take no longer, in milliseconds, run on the event loop, which saves them the"
+        " way to a thread and back; 0: none does.",
     )
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode large pictures, in each worker.")
 
@@ -160,7 +166,8 @@ class Settings(BaseSettings):
         30, ge=0, le=600, description="How far the clocks of a token's issuer and of this machine may be apart."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Web pages of other origins that may use the server, https://a.example,https://b.example; *: all."
+        (),
+        description="Web pages of other origins that may use the server, https://a.example,https://b.example; *: all.",
     )
 
     tls_cert: Path | None = Field(
@@ -197,6 +204,21 @@ class Settings(BaseSettings):
         30, gt=0, description="How long accepted requests may take to finish at a stop, in seconds."
     )
 
+    log_slow_ms: float = Field(
+        0,
+        ge=0,
+        description="Requests that take longer are logged with their ids, at most 10 a second; milliseconds, 0: none.",
+    )
+    traces: str = Field(
+        "",
+        description="Where OpenTelemetry traces go by OTLP over HTTP, such as http://collector:4318; empty: nowhere.",
+    )
+    traces_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, of those that are part of no trace of their callers'.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Events below this level are not logged."
     )
@@ -285,7 +307,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "rollback_max_error_rate",
         "rollback_max_latency_ratio",
     ),
-    "Where to listen": ("host", "http_port", "grpc_port", "metrics_port", "ports_file"),
+    "Where to listen": ("host", "http_port", "grpc_port", "grpc_host", "metrics_port", "ports_file"),
     "What runs the model": ("workers", "providers", "devices", "intra_op_threads", "inline_batch_ms", "decode_threads"),
     "Latency and batches": ("latency_budget_ms", "max_batch_rows", "max_delay_ms", "max_queue_rows", "max_queue_bytes"),
     "Answers that repeat": ("response_cache_bytes",),
@@ -315,5 +337,5 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "drift_window_rows",
     ),
     "Stopping": ("drain_grace_s", "drain_timeout_s"),
-    "Logs and configuration": ("log_level", "log_format", "config"),
+    "Logs, traces and configuration": ("log_level", "log_format", "log_slow_ms", "traces", "traces_share", "config"),
 }

@@ -16,16 +16,17 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from server.announcement import Announcement, announce
 from server.errors import StartupError
 from server.links import Message
-from server.merged_metrics import merge, total
+from server.metrics_port import open_metrics_port
+from server.metrics_workers import WorkersMetrics
+from server.rate_limit import shared_table
 from server.settings import Settings
 from server.sockets import bind, reserve_shared
 from server.worker_process import WorkerProcess, start_worker
@@ -54,6 +55,7 @@ async def supervise(settings: Settings, workers: int) -> None:
     with (
         bind(settings.host, settings.http_port, flag="--http-port") as http,
         reserve_shared(settings.host, settings.grpc_port, flag="--grpc-port") as reserved,
+        shared_table(wanted=settings.rate_limit_per_s > 0),
     ):
         http.listen(BACKLOG)
         http.settimeout(0)
@@ -78,7 +80,7 @@ class Supervisor:
         self._workers: dict[int, WorkerProcess] = {}  # by slot
         self._retiring: set[WorkerProcess] = set()
         self._crashes: dict[int, int] = {}
-        self._restarts = 0
+        self._metrics = WorkersMetrics()
         self._answers: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
@@ -94,9 +96,10 @@ class Supervisor:
         with _signals(loop, self._on_stop_signal, self._reload.set):
             try:
                 announcement = await self._start_all()
-                announce(self._settings, announcement, self._http.getsockname()[1], self._grpc_port)
-                await self._watch()
-                await self._drain()
+                async with open_metrics_port(self._settings, self._render_metrics):
+                    announce(self._settings, announcement, self._http.getsockname()[1], self._grpc_port)
+                    await self._watch()
+                    await self._drain()
             finally:
                 self._stop_accepting()
                 await self._kill_all()
@@ -138,7 +141,8 @@ class Supervisor:
             code = await worker.wait()
             if self._workers[slot] is not worker:
                 continue  # a rolling restart has put its successor in place
-            self._restarts += 1
+            self._metrics.restarts += 1
+            self._metrics.end(worker)
             healthy = loop.time() - worker.started_s > HEALTHY_AFTER_S
             crashes = self._crashes[slot] = 0 if healthy else self._crashes.get(slot, 0) + 1
             delay_s = BACKOFF_S[min(crashes, len(BACKOFF_S)) - 1] if crashes else 0.0
@@ -189,9 +193,11 @@ class Supervisor:
             return
         log.info("worker replaced", slot=slot, old=old.pid, new=new.pid)
         self._retiring.add(old)
+        await self._metrics.ask(old)  # while it can still tell
         old.stop()
         await self._wait_ended([old])
         self._retiring.discard(old)
+        self._metrics.end(old)
 
     def _on_message(self, sender: WorkerProcess, message: Message, stream: socket.socket | None) -> None:
         if message["op"] == "metrics" and stream is not None:
@@ -207,26 +213,15 @@ class Supervisor:
     async def _send_metrics(self, stream: socket.socket) -> None:
         """Answers with the metrics of all workers as one, and the supervisor's own."""
         with stream:  # whatever happens, the worker that asked must not wait for ever
-            workers = list(self._workers.values())
-            texts = await asyncio.gather(*(worker.render_metrics() for worker in workers))
-            own = self._own_metrics({worker.slot: text for worker, text in zip(workers, texts, strict=True)})
+            text = await self._render_metrics()
             stream.settimeout(0)
             try:
-                await asyncio.get_running_loop().sock_sendall(stream, merge([*texts, own]))
+                await asyncio.get_running_loop().sock_sendall(stream, text)
             except OSError as error:  # the worker that asked has gone
                 log.warning("metrics were not delivered", reason=str(error))
 
-    def _own_metrics(self, texts: Mapping[int, bytes]) -> bytes:
-        registry = CollectorRegistry()
-        ready = sum(worker.ready for worker in self._workers.values())
-        Gauge("shoal_workers", "Workers that take connections.", registry=registry).set(ready)
-        Counter("shoal_worker_restarts", "Workers that ended unasked.", registry=registry).inc(self._restarts)
-        given = Gauge("shoal_connections", "HTTP connections that each worker has.", ["slot"], registry=registry)
-        served = Counter("shoal_worker_requests", "Requests by worker.", ["slot"], registry=registry)
-        for slot, worker in self._workers.items():
-            given.labels(str(slot)).set(worker.connections if worker.alive else 0)
-            served.labels(str(slot)).inc(total(texts.get(slot, b""), "shoal_requests_total"))
-        return generate_latest(registry)
+    async def _render_metrics(self) -> bytes:
+        return await self._metrics.render(list(self._workers.values()), list(self._retiring))
 
     # ---- connections ----
 

@@ -141,6 +141,7 @@ class InferRequest:
         priority: Lower runs earlier; the default is 0.
         key: What an A/B policy keeps together (a user's or a session's name); empty draws at random.
         protocol: The wire format it came by, for metrics.
+        client: Who asks, where that is known; for the prediction log.
     """
 
     model: str = ""
@@ -154,6 +155,7 @@ class InferRequest:
     priority: int = 0
     key: str = ""
     protocol: str = ""
+    client: str = ""
 
 
 @dataclass(slots=True)

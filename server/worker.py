@@ -84,7 +84,7 @@ class _Worker:
             case "accept" if connection is not None:
                 self._spawn(self._adopt(connection))
             case "render" if connection is not None:
-                self._spawn(self._send(connection, self._app.metrics.render() + END))
+                self._spawn(self._send(connection, self._app.metrics.packed() + END))
             case "ping":
                 self._link.send({"op": "pong"})
             case "drain":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from server.announcement import Announcement
 from server.errors import StartupError
 from server.links import END, WORKER_VARIABLE, Link, Message, make_pair, read_all, spell_ends
+from server.rate_limit import passed_on
 
 METRICS_WITHIN_S = 2.0
 
@@ -86,7 +87,7 @@ class WorkerProcess:
         return True
 
     async def render_metrics(self) -> bytes:
-        """Its own metrics, in Prometheus's text format; none from a worker that does not answer in time."""
+        """Its own metrics, packed; none from a worker that does not answer in time."""
         here, there = socket.socketpair()
         with there:
             told = self.tell({"op": "render"}, there)
@@ -167,7 +168,7 @@ async def start_worker(slot: int, grpc_port: int, *, on_message: OnMessage) -> W
             "server",
             *sys.argv[1:],
             env=os.environ | {WORKER_VARIABLE: spell_ends(there, link.closed, grpc_port, slot)},
-            pass_fds=(there.fileno(), link.closed.descriptor),
+            pass_fds=(there.fileno(), link.closed.descriptor, *passed_on()),
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains
         )
     return WorkerProcess(slot, process, link, on_message)

@@ -1,4 +1,4 @@
-"""gRPC on one grpc.aio server: the plain interface, two open protocols, the standard health, reflection.
+"""gRPC on one asyncio server: the plain interface, two open protocols, the standard health, reflection.
 
 Classify        message ──▶ codec ──▶ service ──▶ codec ──▶ message
 ClassifyStream  messages ──▶ at most `window` of them at once ──▶ answers as they come, each with its request's id
@@ -19,11 +19,16 @@ from protos import inference_pb2_grpc, tensorflow_serving_pb2_grpc
 from server.deadline import Deadline
 from server.errors import Draining, ShoalError, StartupError
 from server.metrics import Metrics
+from server.security import Security
 from server.service import ModelDescription, Service
+from server.settings import GrpcHost
 from server.transports.codecs.classify import decode_request, encode_response
 from server.transports.grpc_calls import abort, deadline_of, identify, log_unexpected, refuse_if
 from server.transports.grpc_descriptors import DescriptorPools
+from server.transports.grpc_host import make_server
+from server.transports.grpc_security import GrpcSecurity, credentials_for
 from server.transports.grpc_streams import AnswerStream
+from server.transports.grpc_tracing import GrpcTracing
 from server.transports.status import message_of, status_of
 from server.transports.tfserving import TfServing
 from server.transports.tfserving_grpc import MODEL, PREDICTION, ModelStates, Prediction
@@ -50,6 +55,8 @@ class GrpcTransport:
         stream_window: Requests of one stream that are worked on at the same time.
         v2: Answers the Open Inference Protocol; what the HTTP side has, so that both tell the same settings.
         reuse_port: Whether other processes may listen on the same port.
+        security: Who is let in, and how; None for everybody, without TLS.
+        grpc_host: What speaks HTTP/2; see `grpc_host.make_server`.
     """
 
     def __init__(
@@ -61,10 +68,22 @@ class GrpcTransport:
         stream_window: int,
         v2: V2 | None = None,
         reuse_port: bool = False,
+        security: Security | None = None,
+        grpc_host: GrpcHost = "grpcio",
     ) -> None:
         self._service = service
-        self._server = grpc.aio.server(
+        self._tls = security.tls if security is not None else None
+        guard = security.guard if security is not None else None
+        self._server = make_server(
+            grpc_host,
+            secure=self._tls is not None,
+            interceptors=[
+                *([GrpcTracing()] if service.traced else []),
+                *([GrpcSecurity(guard, metrics)] if guard is not None else []),
+            ],
             options=[
+                # A connection that says nothing, or no TLS, is not kept; gRPC's default is two minutes.
+                ("grpc.server_handshake_timeout_ms", 10_000),
                 ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -72,7 +91,7 @@ class GrpcTransport:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ],
         )
         self._health = _Health()
         self._classifier = Classifier(service, metrics, stream_window)
@@ -102,7 +121,10 @@ class GrpcTransport:
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._server.add_insecure_port(address)
+            if self._tls is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, credentials_for(self._tls))
         except RuntimeError as error:
             raise StartupError(
                 f"expected to listen for gRPC on {address}: {error}; choose another with --grpc-port"

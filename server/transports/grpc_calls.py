@@ -8,6 +8,7 @@ import structlog
 
 from server.deadline import Deadline
 from server.errors import Draining, Overloaded, ShoalError
+from server.transports.grpc_host import may_push_back
 from server.transports.request_ids import request_id_of
 from server.transports.status import message_of, status_of
 
@@ -65,7 +66,7 @@ async def abort(context: Context, error: Exception, request_id: str) -> NoReturn
     """
     log_unexpected(error, request_id)
     metadata = [(REQUEST_ID, request_id)]
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded) and may_push_back(context):
         metadata.append((PUSHBACK, str(math.ceil(error.retry_after_s * 1e3))))
     await context.abort(status_of(error).grpc, message_of(error), tuple(metadata))
     raise AssertionError("abort raises")

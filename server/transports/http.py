@@ -16,13 +16,19 @@ from aiohttp.typedefs import Handler
 
 from server.congestion import Congestion
 from server.metrics import Metrics
+from server.security import Security
 from server.service import Service
+from server.tracing import keep_parent
 from server.transports.http_connection import Doors, HotHandler
 from server.transports.http_docs import DOCS_ROUTES
 from server.transports.http_explain import EXPLAIN_ROUTES
-from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SERVICE, TIMING, V2_DOOR
+from server.transports.http_feedback import FEEDBACK_ROUTES
+from server.transports.http_keys import BODY_LIMIT, METRICS, REQUEST_ID, SECURITY, SERVICE, TIMING, V2_DOOR
+from server.transports.http_patience import Patience
 from server.transports.http_problems import spell_problem, spell_timing
 from server.transports.http_routes import ROUTES, SERVED
+from server.transports.http_security import HttpSecurity
+from server.transports.http_tls import HANDSHAKE_S, Accepter
 from server.transports.request_ids import request_id_of
 from server.transports.tfserving import TfServing
 from server.transports.tfserving_http import PREFIX as V1_PREFIX
@@ -48,6 +54,7 @@ class HttpTransport:
         drain_timeout_s: How long accepted requests may take to finish at a stop.
         budget_s: What a request that names no deadline has.
         v2: Answers the Open Inference Protocol; what the gRPC side has, so that both tell the same settings.
+        security: Who is let in, and how; None for everybody, without TLS.
     """
 
     def __init__(
@@ -59,21 +66,32 @@ class HttpTransport:
         drain_timeout_s: float,
         budget_s: float,
         v2: V2 | None = None,
+        security: Security | None = None,
     ) -> None:
         self._drain_timeout_s = drain_timeout_s
+        self._security = security = security or Security()
         self._app = web.Application(client_max_size=max_body_bytes, middlewares=[self._envelope])
+        if service.traced:
+            self._app.middlewares.append(_keep_trace)
+        if security.restricts:
+            rules = HttpSecurity(security.guard, security.origins, metrics)
+            self._app.middlewares.append(rules.check)
+            self._app.on_response_prepare.append(rules.add_headers)
         self._app[SERVICE] = service
         self._app[METRICS] = metrics
+        self._app[SECURITY] = security
         self._app[BODY_LIMIT] = max_body_bytes
         self._app[V2_DOOR] = v2 or V2(service, metrics)
         self._app[TFSERVING_DOOR] = TfServing(service, metrics)
-        self._doors = Doors(service, metrics, self._app[V2_DOOR], max_body_bytes)
-        self._app[SERVED] = (*ROUTES, *EXPLAIN_ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
+        self._doors = Doors(service, metrics, self._app[V2_DOOR], max_body_bytes, security)
+        self._app[SERVED] = (*ROUTES, *EXPLAIN_ROUTES, *FEEDBACK_ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
         for route in self._app[SERVED]:
             add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post
             add(_pattern(route.path), route.handler)
         self._congestion = Congestion(budget_s)
         self._listening: asyncio.Server | None = None
+        self._accepter: Accepter | None = None
+        self._patience: asyncio.Task[None] | None = None
         self.on_lost: Callable[[], None] = lambda: None  # called when a connection is gone
         # aiohttp logs a trace for each client that speaks no HTTP; who wants to could fill a disk with it.
         quiet = logging.getLogger("server.http")
@@ -87,6 +105,11 @@ class HttpTransport:
             auto_decompress=False,  # `read_body` does it, with the limit, and refuses what aiohttp would let pass
         )
 
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._runner.server.connections) if self._runner.server is not None else 0
+
     async def start(self, listening: socket.socket | None = None) -> None:
         """Gets ready, and accepts connections where there is a socket for it.
 
@@ -94,14 +117,33 @@ class HttpTransport:
             listening: A bound socket; None where connections are handed to `adopt`.
         """
         await self._runner.setup()
-        if listening is not None:
+        patience = Patience(self._connections, self._security.request_timeout_s)
+        self._patience = asyncio.create_task(patience.keep())
+        if listening is not None and self._security.tls is not None:
+            self._accepter = Accepter(listening, self.adopt, BACKLOG)
+            self._accepter.start()
+        elif listening is not None:
             self._listening = await asyncio.get_running_loop().create_server(
                 self._handler, sock=listening, backlog=BACKLOG
             )
 
     async def adopt(self, connection: socket.socket) -> None:
-        """Serves a connection that someone else has accepted."""
-        await asyncio.get_running_loop().connect_accepted_socket(self._handler, connection)
+        """Serves a connection that someone else has accepted.
+
+        Raises:
+            OSError: Its client has gone again, or does not manage TLS.
+        """
+        loop, tls = asyncio.get_running_loop(), self._security.tls
+        if tls is None:
+            await loop.connect_accepted_socket(self._handler, connection)
+        else:
+            await loop.connect_accepted_socket(
+                self._handler, connection, ssl=tls.current.context, ssl_handshake_timeout=HANDSHAKE_S
+            )
+
+    def _connections(self) -> list[HotHandler]:
+        server = self._runner.server
+        return [] if server is None else [held for held in server.connections if isinstance(held, HotHandler)]
 
     def _handler(self) -> HotHandler:
         server = self._runner.server
@@ -115,6 +157,10 @@ class HttpTransport:
         """Accepts nothing more, finishes what was accepted, and closes every connection."""
         if self._listening is not None:
             self._listening.close()
+        if self._accepter is not None:
+            await self._accepter.stop()
+        if self._patience is not None:
+            self._patience.cancel()
         server = self._runner.server
         if server is not None and server.connections:
             await asyncio.sleep(LINGER_S)
@@ -145,6 +191,12 @@ class HttpTransport:
         if request.app[SERVICE].draining:
             response.force_close()
         return response
+
+
+@web.middleware
+async def _keep_trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    keep_parent(request.headers.items())
+    return await handler(request)
 
 
 def _pattern(path: str) -> str:

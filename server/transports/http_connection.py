@@ -9,23 +9,34 @@ While a hot request is under way nothing of the connection is handed to aiohttp:
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
 
+from server.auth import Caller
 from server.congestion import Congestion
 from server.metrics import Metrics
+from server.security import Security
 from server.service import Service
 from server.transports.http_hot import Hot, read, spell, spell_head
 from server.transports.http_inference import infer_v2, predict
 from server.transports.http_problems import spell_problem, spell_timing
+from server.transports.http_security import address_of, credentials_of_fields, run_guarded
 from server.transports.http_shedding import SheddingHandler
 from server.transports.v2 import V2
 
 HELD_BYTES: Final = 1 << 16  # a client that pipelines more than this waits in its own socket's buffer
+_TOO_SLOW_BODY: Final = (
+    b'{"type":"urn:shoal:request-timeout","title":"Request Timeout","status":408,'
+    b'"detail":"expected the whole request within --request-timeout-s, received a part of it"}'
+)
+_TOO_SLOW: Final = (
+    b"HTTP/1.1 408 Request Timeout\r\nServer: Shoal\r\nConnection: close\r\n"
+    b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s" % (len(_TOO_SLOW_BODY), _TOO_SLOW_BODY)
+)
 
 
 @dataclass(slots=True)
@@ -37,6 +48,7 @@ class Doors:
         metrics: Counts what never reaches the service.
         v2: Answers the Open Inference Protocol.
         body_limit_bytes: Of bodies.
+        security: Who is let in.
         running: Requests that are being answered, or whose bodies are on their way, hot or not.
     """
 
@@ -44,6 +56,7 @@ class Doors:
     metrics: Metrics
     v2: V2
     body_limit_bytes: int
+    security: Security = field(default_factory=Security)
     running: int = 0
 
 
@@ -58,13 +71,15 @@ class HotHandler(SheddingHandler):
         options: aiohttp's own.
     """
 
-    __slots__ = ("_doors", "_held", "_hot", "_missing_bytes", "_parts")
+    __slots__ = ("_caller", "_doors", "_held", "_hot", "_missing_bytes", "_parts", "_restricted")
 
     def __init__(
         self, server: web.Server, congestion: Congestion, doors: Doors, on_lost: Callable[[], None], **options: Any
     ) -> None:
         super().__init__(server, congestion, doors.metrics, on_lost, **options)
         self._doors = doors
+        self._restricted = doors.security.restricts or doors.service.traced
+        self._caller: Caller | None = None  # who sends what is under way, where that is asked
         self._hot: asyncio.Task[None] | None = None
         self._held = b""
         self._parts: list[bytes] = []
@@ -92,9 +107,32 @@ class HotHandler(SheddingHandler):
             self._doors.running -= 1
         super().connection_lost(exc)
 
+    def unfinished(self) -> object | None:
+        """What the client has begun and not finished, for `http_patience`: another object for each such thing."""
+        if self._hot is not None:
+            return None
+        if self._missing_bytes:
+            return self._parts
+        if self._paused:  # there are answers that it does not read
+            return self.transport
+        if self._current_request is not None:
+            return None if self._current_request.content.is_eof() else self._current_request
+        return self if self._counted and not self._messages else None  # some of a head
+
+    def give_up(self) -> None:
+        """Tells the client that it takes too long, and closes the connection; what it asked for is not done."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._paused:
+            transport.abort()
+            return
+        transport.write(_TOO_SLOW)
+        transport.close()
+
     def _read(self, data: bytes) -> bool:
         """Takes the request in `data`, or its beginning. Returns whether it is one for here."""
-        found = read(data, self._doors.body_limit_bytes)
+        found = read(data, self._doors.body_limit_bytes, self._recognise if self._restricted else None)
         if found is None:
             return False
         if isinstance(found, int):
@@ -102,6 +140,19 @@ class HotHandler(SheddingHandler):
             self._doors.running += 1  # a stop waits for the rest of it
         else:
             self._take(found)
+        return True
+
+    def _recognise(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether the sender is known and may ask. Everybody else is for aiohttp, whose middleware finds out."""
+        security = self._doors.security
+        if security.origins and b"origin" in fields:
+            return False
+        if b"traceparent" in fields and self._doors.service.traced:
+            return False
+        if security.guard is not None:
+            credentials = credentials_of_fields(fields)
+            self._caller = security.guard.known(credentials, "predict", address_of(self.peername))
+            return self._caller is not None
         return True
 
     def _complete(self, data: bytes) -> None:
@@ -113,7 +164,8 @@ class HotHandler(SheddingHandler):
             return
         whole, self._parts = b"".join(self._parts), []
         self._doors.running -= 1
-        self._read(whole)
+        if not self._read(whole):  # while it came, its sender's token ended
+            super().data_received(whole)
         if rest:
             self.data_received(rest)
 
@@ -131,7 +183,8 @@ class HotHandler(SheddingHandler):
         doors, call = self._doors, hot.call
         answered = False
         try:
-            answer = await (infer_v2(doors.v2, call) if hot.v2 else predict(doors.service, doors.metrics, call))
+            work = infer_v2(doors.v2, call) if hot.v2 else predict(doors.service, doors.metrics, call)
+            answer = await (work if self._caller is None else run_guarded(doors, self._caller, work, v2=hot.v2))
             answered = True
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and everyone else goes on
             data = self._spell_problem(error, hot, time.perf_counter() - started_s)

@@ -8,7 +8,7 @@ from aiohttp import web
 from server.errors import ShoalError
 from server.service import Service
 from server.transports import openapi_plain
-from server.transports.http_keys import SERVICE
+from server.transports.http_keys import SECURITY, SERVICE
 from server.transports.http_page import get_docs
 from server.transports.http_routes import SERVED, Route, shoal_version
 from server.transports.openapi import Served, render
@@ -20,7 +20,7 @@ NO_INPUT: Final = "image"
 
 async def get_openapi(request: web.Request) -> web.Response:
     """Answers `GET /openapi.json`."""
-    body = render(request.app[SERVED], _served(request.app[SERVICE]))
+    body = render(request.app[SERVED], _served(request.app[SERVICE], asks=request.app[SECURITY].asks))
     tag = hashlib.sha256(body).hexdigest()[:16]
     headers = {"Cache-Control": "no-cache", "ETag": f'"{tag}"'}
     if any(etag.value == tag for etag in request.if_none_match or ()):
@@ -34,11 +34,11 @@ DOCS_ROUTES: Final = (
 )
 
 
-def _served(service: Service) -> Served:
+def _served(service: Service, *, asks: bool) -> Served:
     models = sorted({state.name for state in service.index() if state.state == "ready"})
     try:
         model = service.describe()
     except ShoalError:  # nothing is loaded yet
-        return Served(shoal_version(), tuple(models) or (NO_MODEL,), NO_INPUT)
+        return Served(shoal_version(), tuple(models) or (NO_MODEL,), NO_INPUT, asks)
     names = (model.name, *(name for name in models if name != model.name))  # the default one first
-    return Served(shoal_version(), names, model.inputs[0].name if model.inputs else NO_INPUT)
+    return Served(shoal_version(), names, model.inputs[0].name if model.inputs else NO_INPUT, asks)

@@ -9,6 +9,7 @@ here is far narrower than RFC 9112's, and whatever does not fit it is left alone
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from aiohttp.helpers import rfc822_formatted_time
@@ -27,6 +28,8 @@ _HEAD: Final = re.compile(
 _SPECIAL: Final = frozenset(
     {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"authorization", b"cookie"}
 )
+# Where callers have to say who they are, and that can be looked up.
+_SPECIAL_BUT_CREDENTIALS: Final = _SPECIAL - {b"authorization"}
 _MAX_DIGITS: Final = 9
 _CLOSE: Final = "Connection: close\r\n"
 
@@ -45,12 +48,15 @@ class Hot(NamedTuple):
     path: str
 
 
-def read(data: bytes, limit_bytes: int) -> Hot | int | None:
+def read(
+    data: bytes, limit_bytes: int, recognise: Callable[[Mapping[bytes, bytes]], bool] | None = None
+) -> Hot | int | None:
     """Reads a request.
 
     Args:
         data: What a connection that was at rest has received.
         limit_bytes: Of bodies.
+        recognise: Whether the sender of such headers is known and may ask; None where anybody may.
 
     Returns:
         The request; or its length where only its head and a part of its body are there; or None where `data` is nothing
@@ -59,8 +65,8 @@ def read(data: bytes, limit_bytes: int) -> Hot | int | None:
     found = _HEAD.match(data)
     if found is None:
         return None
-    fields = _read_fields(found["fields"])
-    if fields is None or b"host" not in fields:
+    fields = _read_fields(found["fields"], _SPECIAL if recognise is None else _SPECIAL_BUT_CREDENTIALS)
+    if fields is None or b"host" not in fields or (recognise is not None and not recognise(fields)):
         return None
     named = found["v2"]
     if named is not None and b"accept-encoding" in fields:  # its answers may be compressed
@@ -120,12 +126,12 @@ def spell_head(
     ).encode("ascii")
 
 
-def _read_fields(lines: bytes) -> dict[bytes, bytes] | None:
+def _read_fields(lines: bytes, special: frozenset[bytes]) -> dict[bytes, bytes] | None:
     fields: dict[bytes, bytes] = {}
     for line in lines.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip()
-        if name in fields or name in _SPECIAL or (name == b"connection" and value.lower() != b"keep-alive"):
+        if name in fields or name in special or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
         fields[name] = value
     return fields

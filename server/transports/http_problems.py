@@ -9,7 +9,14 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from server.errors import InvalidInput, Overloaded, ShoalError, UnsupportedEncoding
+from server.errors import (
+    InvalidInput,
+    Overloaded,
+    PermissionDenied,
+    ShoalError,
+    Unauthenticated,
+    UnsupportedEncoding,
+)
 from server.tensors import Timing
 from server.transports.codecs.compression import ACCEPTED
 from server.transports.http_routes import too_large
@@ -64,6 +71,8 @@ def spell_problem(error: Exception, path: str, request_id: str, limit_bytes: int
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # it can tell whole seconds only
     if isinstance(error, UnsupportedEncoding):
         headers["Accept-Encoding"] = ACCEPTED
+    if isinstance(error, (Unauthenticated, PermissionDenied)):
+        headers["WWW-Authenticate"] = _challenge(error)
     return _respond(status.http, status.kind, status.title, message_of(error), path, request_id, headers)
 
 
@@ -81,6 +90,13 @@ def spell_timing(timing: Timing | None, total_s: float) -> str:
         f"decode;dur={timing.decode_us / 1e3:.3f}, queue;dur={timing.queue_us / 1e3:.3f},"
         f" infer;dur={timing.infer_us / 1e3:.3f}, {total}"
     )
+
+
+def _challenge(error: Unauthenticated | PermissionDenied) -> str:
+    """How to do better (RFC 6750, 3); an API key may be sent as a bearer token too."""
+    if isinstance(error, PermissionDenied):
+        return 'Bearer realm="shoal", error="insufficient_scope"'
+    return 'Bearer realm="shoal"' + ("" if error.missing else ', error="invalid_token"')
 
 
 def _http_problem(error: web.HTTPException, path: str, request_id: str, method: str) -> Problem:

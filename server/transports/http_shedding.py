@@ -129,6 +129,7 @@ class SheddingHandler(RequestHandler):
         else:
             self.transport.write(_ANSWER % (name, len(_BODY) + len(name), name))
         self._metrics.record("v2_http" if v2 else "http", "", 0, "Overloaded", 0.0)
+        self._metrics.count_refusal("congestion")
 
 
 def _kind(data: bytes) -> int:

@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from server.transports import openapi_plain, openapi_tfserving, openapi_v2
+from server.transports import openapi_feedback, openapi_plain, openapi_tfserving, openapi_v2
 from server.transports.codecs.compression import ACCEPTED, CODINGS, MAX_CODINGS
 from server.transports.codecs.plain import MAX_TOP_K
 from server.transports.http_inference import MAX_BUDGET_MS, MAX_VERSION
 from server.transports.http_page import ASSETS
 from server.transports.http_routes import Route
 from server.transports.openapi_parts import JSON, STRING, Document, ErrorForm, Operation, ref
+from server.transports.openapi_security import add_schemes, with_refusals
 from server.transports.status import TABLE
 from server.transports.tfserving import LATEST
 
@@ -27,7 +28,7 @@ MEDIA_OF_ERRORS: Final[dict[ErrorForm, str]] = {
     "V2Error": JSON,
     "TfError": JSON,
 }
-SCHEMAS: Final = openapi_plain.SCHEMAS | openapi_v2.SCHEMAS | openapi_tfserving.SCHEMAS
+SCHEMAS: Final = openapi_plain.SCHEMAS | openapi_feedback.SCHEMAS | openapi_v2.SCHEMAS | openapi_tfserving.SCHEMAS
 
 _ABOUT: Final = (
     "Every answer carries `X-Request-Id` and `Server-Timing`, errors too. GET routes answer HEAD, and every route"
@@ -48,11 +49,13 @@ class Served(NamedTuple):
         version: This software's.
         models: Names of models that are served.
         image_input: Name of the first model's input.
+        asks: Whether callers have to say who they are.
     """
 
     version: str
     models: tuple[str, ...]
     image_input: str
+    asks: bool = False
 
 
 @functools.lru_cache(maxsize=8)
@@ -73,6 +76,7 @@ def build(routes: Iterable[Route], served: Served) -> Document:
         routes: Every route that is mounted.
         served: What the examples name.
     """
+    routes = with_refusals(routes) if served.asks else tuple(routes)
     paths: dict[str, Document] = {}
     tags: dict[str, None] = {}
     for route in routes:
@@ -92,6 +96,8 @@ def build(routes: Iterable[Route], served: Served) -> Document:
             "responses": _error_responses(routes),
         },
     }
+    if served.asks:
+        add_schemes(document)
     return _fill_in(document, served.image_input)
 
 
@@ -141,12 +147,22 @@ _HEADERS: Final[dict[str, Document]] = {
         "description": "Seconds until there is likely to be room.",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "WWW-Authenticate": {
+        "required": True,
+        "description": "How to say who asks.",
+        "schema": {"type": "string", "pattern": '^Bearer realm="shoal"(, error="[a-z_]+")?$'},
+    },
     "Accept-Encoding": {
         "description": "Where the body's Content-Encoding is not known here: the ones that are.",
         "schema": {"const": ACCEPTED},
     },
 }
-_HEADERS_OF: Final = {429: ("Retry-After",), 415: ("Accept-Encoding",)}
+_HEADERS_OF: Final = {
+    401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
+    415: ("Accept-Encoding",),
+    429: ("Retry-After",),
+}
 
 
 def _error_responses(routes: Iterable[Route]) -> dict[str, Document]:

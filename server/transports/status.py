@@ -37,9 +37,11 @@ TABLE: Final[dict[type[BaseException], Status]] = {
     errors.NoActivationMap: Status(
         404, _CODE.UNIMPLEMENTED, "no-activation-map", "The model has no class-activation map"
     ),
+    errors.PredictionNotFound: Status(404, _CODE.NOT_FOUND, "prediction-not-found", "No such prediction in the log"),
     errors.Unauthenticated: Status(401, _CODE.UNAUTHENTICATED, "unauthenticated", "Who is asking?"),
     errors.PermissionDenied: Status(403, _CODE.PERMISSION_DENIED, "permission-denied", "Not allowed"),
     errors.Overloaded: Status(429, _CODE.RESOURCE_EXHAUSTED, "overloaded", "Too much to do to answer in time"),
+    errors.RateLimited: Status(429, _CODE.RESOURCE_EXHAUSTED, "rate-limited", "Too many requests of one client"),
     errors.DeadlineExceeded: Status(504, _CODE.DEADLINE_EXCEEDED, "deadline-exceeded", "The deadline passed"),
     errors.Cancelled: Status(499, _CODE.CANCELLED, "cancelled", "The caller went away"),
     errors.Unavailable: Status(503, _CODE.UNAVAILABLE, "unavailable", "Not available now"),

@@ -58,7 +58,11 @@ def run_server(models: Path, folder: Path, *flags: str) -> Iterator[ServerProces
     command += ["--ports-file", str(ports_file), "--workers", "1", *flags]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+            command,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env={"SHOAL_GRPC_HOST": "grpcio"} | os.environ | {"PYTHONUNBUFFERED": "1"},
         )
     try:
         ports = _wait_for_ports(process, ports_file, log_file)

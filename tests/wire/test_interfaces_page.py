@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.transports.http_explain import EXPLAIN_ROUTES
+from server.transports.http_feedback import FEEDBACK_ROUTES
 from server.transports.http_routes import ROUTES
 from server.transports.status import TABLE
 from tests.wire.bundles import picture
@@ -43,7 +44,7 @@ def test_the_page_has_examples_of_both_interfaces() -> None:
 
 
 def test_the_page_names_every_route_and_error() -> None:
-    for route in (*ROUTES, *EXPLAIN_ROUTES):
+    for route in (*ROUTES, *EXPLAIN_ROUTES, *FEEDBACK_ROUTES):
         assert f"{route.method} {route.path}" in PAGE
     told = {"unauthenticated", "permission-denied", "cancelled", "unavailable"}  # nothing raises these to callers yet
     for status in TABLE.values():

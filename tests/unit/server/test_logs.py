@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from server.logs import set_up_logs
+from server.logs import hide_secrets, set_up_logs
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +82,47 @@ def test_standard_error_is_where_logs_go_by_default(capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert "stopped" in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "secret"),
+    [
+        ("cannot reach postgresql://shoal:s3cret-pw@db/log", "s3cret-pw"),
+        ("Authorization: Bearer eyJhbGciOi.eyJzdWIi.c2ln", "eyJhbGciOi.eyJzdWIi.c2ln"),
+        ("authorization='Basic dXNlcjpwYXNz'", "dXNlcjpwYXNz"),
+        ("X-API-Key: shoal_9f8e7d6c5b", "shoal_9f8e7d6c5b"),
+        ("{'password': 'hunter22', 'user': 'a'}", "hunter22"),
+        ("?access_token=abcdef123456&x=1", "abcdef123456"),
+    ],
+)
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize("way", ["value", "event", "exception", "library"])
+def test_what_looks_like_a_secret_is_not_written(said: str, secret: str, style: str, way: str) -> None:
+    stream = io.StringIO()
+    set_up_logs("info", style, stream)
+    if way == "library":
+        logging.getLogger("asyncio").error(said)
+    elif way == "exception":
+        structlog.get_logger().error("request failed", exc_info=ValueError(said))
+    elif way == "event":
+        structlog.get_logger().error(said)
+    else:
+        structlog.get_logger().error("refused", reason=said)
+    assert secret not in stream.getvalue()
+    assert "***" in stream.getvalue()
+    if style == "json":
+        json.loads(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"event": "model ready", "version": 3, "duration_s": 1.4}',
+        '{"reason": "the token has expired", "for": "10:30:05"}',
+        '{"url": "http://127.0.0.1:8000/predict?model=pets"}',
+        '{"reason": "expected a token: Bearer or X-API-Key"}',
+        '{"tokens": 3, "key_id": "2026-11-key-one"}',
+    ],
+)
+def test_what_is_none_is_left_alone(said: str) -> None:
+    assert hide_secrets(None, "", said) == said

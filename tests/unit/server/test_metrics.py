@@ -1,8 +1,12 @@
+from dataclasses import dataclass
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.batcher import BatcherStatistics
 from server.decode_pool import DecodeStatistics
-from server.metrics import LATENCY_BUCKETS_S, OK, Histogram, Metrics, ServedVersion
+from server.errors import Overloaded
+from server.metrics import LATENCY_BUCKETS_S, OK, REFUSALS, Histogram, Metrics, ServedVersion
+from server.metrics_families import about
 from server.shadow import ShadowStatistics
 from server.tensors import Timing
 
@@ -47,7 +51,8 @@ def test_latencies_fall_into_running_totals() -> None:
 def test_stages_are_told_in_seconds() -> None:
     metrics = Metrics()
     metrics.record("http", "grey", 1, OK, 0.01, Timing(decode_us=100, queue_us=2000, infer_us=30_000))
-    for stage, seconds in (("decode", 1e-4), ("queue", 2e-3), ("infer", 3e-2)):
+    metrics.record("http", "grey", 1, OK, 0.05, Timing(queue_us=30_000))
+    for stage, seconds in (("decode", 1e-4), ("queue", 3.2e-2), ("infer", 3e-2), ("other", 2e-2)):
         assert abs(value(metrics, "shoal_stage_seconds_sum", stage=stage, **GREY) - seconds) < 1e-12
 
 
@@ -81,7 +86,9 @@ def test_everyones_statistics_appear_at_a_scrape() -> None:
     metrics.versions = lambda: [ServedVersion("grey", 1, "int8", ("cuda", "cpu"), numbers, {1: 0.001, 8: 0.005})]
     metrics.decoding = lambda: DecodeStatistics(inline=1, pooled=2, pending=3, refused=4, cost_s=0.5)
     metrics.shadows = lambda: [ShadowStatistics("grey", 1, 2, requests=10, rows=20, agreed_rows=19)]
-    metrics.count_event("grey", "ready")
+    metrics.connections = lambda: 5
+    metrics.count_event("grey", "ready", 1, took_s=2.5)
+    metrics.count_event("grey", "ready", 9, took_s=9.0)
     of_grey = {"model": "grey", "version": "1"}
     assert value(metrics, "shoal_model", variant="int8", providers="cuda,cpu", **of_grey) == 1
     assert value(metrics, "shoal_queued_rows", **of_grey) == 4
@@ -92,7 +99,47 @@ def test_everyones_statistics_appear_at_a_scrape() -> None:
     assert value(metrics, "shoal_batch_rows_sum", **of_grey) == 11
     assert value(metrics, "shoal_decoded_images_total", where="pool") == 2
     assert value(metrics, "shoal_shadow_agreed_rows_total", shadow="2", **of_grey) == 19
-    assert value(metrics, "shoal_model_events_total", model="grey", event="ready") == 1
+    assert value(metrics, "shoal_model_events_total", model="grey", event="ready") == 2
+    assert value(metrics, "shoal_load_seconds", **of_grey) == 2.5
+    assert ("shoal_load_seconds", frozenset({("model", "grey"), ("version", "9")})) not in samples(metrics)
+    assert value(metrics, "shoal_connections", slot="0") == 5
+
+
+@dataclass
+class State:
+    name: str
+    version: int
+    state: str
+
+
+def test_the_newest_version_that_is_up_and_the_newest_that_failed() -> None:
+    metrics = Metrics()
+    metrics.states = lambda: [State("grey", 1, "ready"), State("grey", 2, "ready"), State("grey", 3, "failed")]
+    metrics.count_event("grey", "failed", 3, "BundleError")
+    assert value(metrics, "shoal_ready_version", model="grey") == 2
+    assert value(metrics, "shoal_failed_version", model="grey", reason="BundleError") == 3
+    assert value(metrics, "shoal_load_failures_total", model="grey", reason="BundleError") == 1
+    metrics.states = lambda: [State("grey", 3, "ready")]
+    metrics.count_event("grey", "ready", 3)
+    assert value(metrics, "shoal_ready_version", model="grey") == 3
+    assert not [name for name, _ in samples(metrics) if name == "shoal_failed_version"]
+
+
+def test_refusals_are_counted_by_the_bound_that_was_met() -> None:
+    metrics = Metrics()
+    assert metrics.note(Overloaded("later", reason="queue_full")) == "Overloaded"
+    assert metrics.note(Overloaded("later")) == "Overloaded"
+    assert metrics.note(KeyError("no refusal")) == "KeyError"
+    metrics.count_refusal("congestion")
+    told = {reason: value(metrics, "shoal_refusals_total", reason=reason) for reason in REFUSALS}
+    assert told == dict.fromkeys(REFUSALS, 0) | {"queue_full": 1, "late": 1, "congestion": 1}
+
+
+def test_whoever_has_something_to_tell_can() -> None:
+    metrics = Metrics()
+    metrics.sources.append(lambda: about("1.2", 0.25))
+    assert value(metrics, "shoal_info", version="1.2") == 1
+    assert value(metrics, "shoal_latency_budget_seconds") == 0.25
 
 
 def test_a_server_without_a_request_has_a_page_too() -> None:

@@ -9,6 +9,7 @@ from server.tensors import DTYPES
 from server.transports.codecs.compression import CODINGS
 from server.transports.http_docs import DOCS_ROUTES
 from server.transports.http_explain import EXPLAIN_ROUTES
+from server.transports.http_feedback import FEEDBACK_ROUTES
 from server.transports.http_routes import ROUTES, Route
 from server.transports.openapi import MEDIA_OF_ERRORS, SCHEMAS, Served, build
 from server.transports.openapi_parts import Document
@@ -16,7 +17,7 @@ from server.transports.status import TABLE
 from server.transports.tfserving_http import TFSERVING_ROUTES
 from server.transports.v2_http import V2_ROUTES
 
-ALL: tuple[Route, ...] = (*ROUTES, *EXPLAIN_ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
+ALL: tuple[Route, ...] = (*ROUTES, *EXPLAIN_ROUTES, *FEEDBACK_ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
 
 
 @pytest.fixture(scope="module")

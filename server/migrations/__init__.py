@@ -1,0 +1,1 @@
+"""How the prediction log's tables come to be, step by step (Alembic)."""

@@ -1,0 +1,1 @@
+"""What was answered, kept: the prediction log, feedback on it, and what both say of a version."""
