@@ -9,9 +9,11 @@ before `stop` is served before the worker ends. An end that goes away is read as
 """
 
 import asyncio
+import fcntl
 import json
 import mmap
 import os
+import resource
 import socket
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -19,6 +21,9 @@ from typing import Any, Final, Self
 PACKET_BYTES: Final = 16_384
 # Where a worker finds its ends: a variable of its own, not one of Settings.
 WORKER_VARIABLE: Final = "SHOALWORKER"
+
+# The kernel's table of a process's files grows up to the highest; half a megabyte for so many.
+DESCRIPTORS: Final = 65_536
 
 # Ends a stream of metrics; without it the worker died while it wrote.
 END: Final = b"# EOF\n"
@@ -99,8 +104,7 @@ class Link:
             return None
         if not packet:
             return None
-        connection = socket.socket(fileno=descriptors[0]) if descriptors else None
-        return json.loads(packet), connection
+        return json.loads(packet), _received(descriptors[0]) if descriptors else None
 
     def close(self) -> None:
         """Closes this end."""
@@ -128,9 +132,36 @@ def inherited() -> tuple[Link, int, int] | None:
     if spelled is None:
         return None
     ends = json.loads(spelled)
-    end = socket.socket(fileno=ends["end"])
+    end = socket.socket(fileno=_moved_up(ends["end"]))
     end.settimeout(0)
     return Link(end, Counter(ends["closed"])), ends["grpc_port"], ends["slot"]
+
+
+def _received(descriptor: int) -> socket.socket:
+    """The socket that came with a message.
+
+    What comes this way is inheritable, and `recv_fds` takes no flag against it. A worker started in that moment would
+    keep it open: whoever reads it to its end would wait for as long as that worker lives.
+    """
+    os.set_inheritable(descriptor, False)  # noqa: FBT003  its only form
+    return socket.socket(fileno=descriptor)
+
+
+def _moved_up(descriptor: int) -> int:
+    """Gives a descriptor a number above all that this process will have.
+
+    Linux lets go of a killed process's files from the highest number down. With the link above the connections the
+    supervisor knows of a death before any client does, and gives what comes to the others: a client that connects anew
+    within the same tenth of a millisecond is not lost twice.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    highest = (min(limit, DESCRIPTORS) if limit != resource.RLIM_INFINITY else DESCRIPTORS) - 1
+    try:
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, highest)
+    except OSError:  # taken: then it stays where it is, and a client may have to connect twice
+        return descriptor
+    os.close(descriptor)
+    return moved
 
 
 async def read_all(stream: socket.socket) -> bytes:

@@ -1,5 +1,6 @@
 """Several workers under one supervisor, as real processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -125,6 +126,22 @@ def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(server: Serve
     assert victim not in workers_of(server)
     assert sample(metrics(server), "shoal_worker_restarts_total") == 1
     assert "worker ended" in server.log
+
+
+@pytest.mark.slow
+def test_the_supervisor_hears_of_a_death_before_any_client(server: ServerProcess) -> None:
+    """Linux closes a killed process's files from the highest number down: the link has to be above all connections."""
+    links = {
+        line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:] if line.split()[4] == "0005"
+    }
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(Http(server.http_port)) for _ in range(8)]
+        assert [connection.get("/health/live").status for connection in connections] == [200] * 8
+        for worker in workers_of(server):
+            files = {int(file.name): str(file.readlink()) for file in Path(f"/proc/{worker}/fd").iterdir()}
+            sockets = [number for number, target in sorted(files.items()) if target.startswith("socket:")]
+            assert files[sockets[-1]].removeprefix("socket:[").removesuffix("]") in links
+            assert len(sockets) > 4
 
 
 @pytest.mark.slow

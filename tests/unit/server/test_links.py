@@ -1,5 +1,6 @@
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,25 @@ def test_a_connection_travels_with_its_message(pair: tuple[Link, Link]) -> None:
     # the client was closed above, so its end of file proves that this is the same connection
     with connection:
         assert connection.recv(1) == b""
+
+
+def test_a_connection_that_came_is_not_passed_on_to_a_process_started_meanwhile(pair: tuple[Link, Link]) -> None:
+    here, there = pair
+    client, accepted = socket.socketpair()
+    with client:
+        with accepted:
+            here.send({"op": "metrics"}, accepted)
+        received = there.receive_nowait()
+        assert received is not None
+        assert received[1] is not None
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+        try:
+            received[1].close()
+            client.settimeout(10)
+            assert client.recv(1) == b""  # nobody else holds it
+        finally:
+            child.kill()
+            child.wait()
 
 
 def test_an_end_that_goes_away_reads_as_none(pair: tuple[Link, Link]) -> None:
