@@ -121,6 +121,25 @@ bench-resilience: $(RESILIENCE:%=bench-%)  ## the serving core's figures: overlo
 $(RESILIENCE:%=bench-%): bench-%: $(ALL_STAMP)
 	@$(PY) -m benchmarks $* --models $(MODELS) --out benchmarks/results/$*.json $(ARGS)
 
+# ---- operations ----
+
+.PHONY: docker-test
+docker-test: $(ALL_STAMP)  ## builds the images and runs the stack: TLS, tokens, train, export, a killed replica (needs Docker)
+	@$(PY) -m tests.docker $(ARGS)
+
+.PHONY: smoke
+smoke: $(SERVE_STAMP)  ## is the server at URL= fit? ready, its own examples, errors and p99 under a steady rate
+	@$(PY) -m benchmarks.smoke $(URL) $(ARGS)
+
+.PHONY: release-check
+release-check: test docker-test  ## what a release has to pass: VERSION= is in pyproject.toml and the changelog, tests, stack
+	@deploy/release-check.sh "$(VERSION)" "$(PY)"
+
+.PHONY: audit
+audit: $(ALL_STAMP)  ## looks the locked packages up among known vulnerabilities (network needed)
+	@$(VENV)/bin/uv tool run pip-audit --require-hashes --disable-pip -r requirements/serve.txt
+	@$(VENV)/bin/uv tool run pip-audit --require-hashes --disable-pip -r requirements/train.txt
+
 # ---- checks ----
 
 .PHONY: test
@@ -133,6 +152,9 @@ check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; ne
 	@$(PY) -m ruff format --check --quiet $(SOURCES) notebooks
 	@$(PY) -m mypy --num-workers 2 $(SOURCES)
 	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/hadolint --config .hadolint.yaml Dockerfile.serve Dockerfile.train deploy/proxy/Dockerfile
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@PATH="$(abspath $(VENV))/bin:$$PATH" protos/generate.sh --check
 	@$(PY) -m ruff check clients/python
 	@$(PY) -m ruff format --check --quiet clients/python

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protos import bundle_pb2
 from server.looks import looks_of
 
-# Denser where most answers are. Not tenths of the rows: a quantized variant moves a confidence of 0.9999 a little, which
+# Denser where most answers are. Not tenths of the rows: a quantized variant moves a confidence of 0.9999 a bit, which
 # must not look like drift.
 CONFIDENCE_EDGES: Final = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _TENTHS: Final = np.arange(0.1, 1.0, 0.1)

@@ -19,13 +19,15 @@ COMPILE = [
     "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
 ]  # fmt: skip
 # An operator may turn the prediction log on without installing anything.
-KEPT = ["--extra", "predictions", "--extra", "postgres"]
+KEPT = ["--extra", "predictions", "--extra", "postgres", "--extra", "traces"]
 SETS = {
     "all": ["--extra", "cpu", "--group", "training", "--group", "dev"],
     "serve": ["--extra", "cpu", *KEPT],
-    "serve-gpu": ["--extra", "gpu", *KEPT],
+    "serve-gpu": ["--extra", "gpu", "--extra", "gpu-metrics", *KEPT],
     "serve-openvino": ["--extra", "openvino", *KEPT],
-    "train": ["--extra", "cpu", "--group", "training"],
+    "train": ["--extra", "cpu", "--extra", "postgres", "--group", "training"],
+    "train-gpu": ["--extra", "cpu", "--extra", "postgres", "--group", "training-gpu"],
+    "jupyter": ["--extra", "cpu", "--group", "training", "--group", "jupyter"],
 }
 FURTHER = {"clients": [], "tfserving": ["--no-deps"], "uv": ["--constraint", "requirements/all.txt"]}
 

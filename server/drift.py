@@ -5,13 +5,14 @@
 
 The index is PSI = Σ (p − q) · ln(p / q) over the bins' shares (Siddiqi, Credit Risk Scorecards, 2006: below 0.1 little
 change, above 0.25 much). Half a row is added to each bin, so that an empty one has a logarithm (Jeffreys' prior). With
-nothing changed a window of n rows still gives about (bins − 1) · (1/n + 1/m) for a reference of m (Yurdakul, Statistical
-Properties of Population Stability Index, 2018), so nothing is told of fewer than `LEAST_ROWS_PER_BIN` rows for each bin.
+nothing changed a window of n rows still gives about (bins − 1) · (1/n + 1/m) for a reference of m (Yurdakul,
+Statistical Properties of Population Stability Index, 2018), so nothing is told of fewer than `psi.LEAST_ROWS_PER_BIN`
+rows for each bin.
 
 `watch` belongs to the observer's thread, `collect` to the event loop: what one replaces, the other reads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -23,34 +24,16 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from protos.bundle_pb2 import Histogram, Manifest
 from server.looks import looks_of
 from server.predictions.records import Answered, probabilities_in
+from server.psi import PSI_FAMILY, REFERENCE_FAMILY, ROWS_FAMILY, is_enough, psi
 from server.versions import LoadedModel
 
 FEATURES: Final = ("classes", "confidence", "brightness", "contrast")
 # With more classes than this, several share a bin (class modulo bins): the noise of the index grows with the bins.
 MAX_CLASS_BINS: Final = 50
-LEAST_ROWS_PER_BIN: Final = 20
 # Rows of one request whose pixels are looked at.
 PIXEL_ROWS: Final = 8
-ROWS_FAMILY: Final = "shoal_drift_rows"
-REFERENCE_FAMILY: Final = "shoal_drift_reference_rows"
-PSI_FAMILY: Final = "shoal_drift_psi"
 _LABELS: Final = ("model", "version", "feature", "bin")
 _ROWS_NDIM: Final = 4
-
-Labels = tuple[tuple[str, str], ...]
-Samples = MutableMapping[tuple[str, Labels], float]
-
-
-def psi(reference: Sequence[float] | NDArray[np.int64], live: Sequence[float] | NDArray[np.int64]) -> float:
-    """The population stability index of two histograms over the same bins; see the module.
-
-    Args:
-        reference: Rows in each bin.
-        live: The same of what is compared with it.
-    """
-    q, p = (np.asarray(counts, np.float64) + 0.5 for counts in (reference, live))
-    q, p = q / q.sum(), p / p.sum()
-    return float(((p - q) * np.log(p / q)).sum())
 
 
 class Window:
@@ -168,32 +151,6 @@ class DriftMonitor:
             reference = read_reference(model.bundle.manifest)
             self._watched[model] = _Watched(reference, self._window_rows) if reference is not None else None
         return self._watched[model]
-
-
-def is_enough(live: Sequence[float] | NDArray[np.int64]) -> bool:
-    """Whether a window has rows enough for its index to mean something.
-
-    Args:
-        live: Rows in each bin.
-    """
-    return sum(live) >= LEAST_ROWS_PER_BIN * len(live)
-
-
-def restate(families: MutableMapping[str, Samples]) -> None:
-    """Computes the indices of merged pages anew, from the rows of all workers together.
-
-    Args:
-        families: Name → sample and labels → value; changed in place.
-    """
-    references: dict[Labels, list[float]] = {}
-    lives: dict[Labels, list[float]] = {}
-    for (_, labels), wanted in families.get(REFERENCE_FAMILY, {}).items():
-        references.setdefault(labels[:3], []).append(wanted)
-        lives.setdefault(labels[:3], []).append(families[ROWS_FAMILY].get((ROWS_FAMILY, labels), 0.0))
-    if PSI_FAMILY in families:
-        families[PSI_FAMILY] = {
-            (PSI_FAMILY, labels): psi(references[labels], live) for labels, live in lives.items() if is_enough(live)
-        }
 
 
 class _Watched:

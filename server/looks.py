@@ -1,4 +1,4 @@
-"""How bright rows of pixels are, and how much contrast they have: one formula for the reference and for live traffic."""
+"""How bright rows of pixels are, and how much contrast they have: one formula for the reference and live traffic."""
 
 import numpy as np
 from numpy.typing import NDArray

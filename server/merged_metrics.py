@@ -22,7 +22,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 from prometheus_client.samples import Sample
 
-from server.drift import restate
+from server.psi import restate
 
 # Gauges that add up.
 ADDED_GAUGES: Final = frozenset(
@@ -124,6 +124,7 @@ class MergedMetrics:
         merged = Page()
         for page in (*self._latest.values(), self._ended, unpack(pack(own))):
             merged.add(page)
+        restate(merged.values)
         return [_family(name, text, kind, merged.values[name]) for name, (text, kind) in merged.families.items()]
 
 

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from server.auth import caller_name
 from server.predictions.records import Answered
 from server.tensors import Array, InferRequest
 from server.versions import LoadedModel
@@ -130,6 +131,7 @@ class Observer:
             self._samples.append(Answered(0.0, request, model, (), pixels, outputs, latency_s, rows))
         if self._keeper is None:
             return
+        request.client = request.client or caller_name.get()
         n_bytes = sum(map(len, images)) if images else sum(array.nbytes for array in inputs.values())
         if (
             self.waiting_rows + rows > self._max_rows

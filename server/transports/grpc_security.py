@@ -4,7 +4,7 @@
                                       ▲
     each message of a stream ─────────┘   a key taken back and a token that ends, end the stream too
 
-A call that is refused is refused before its message is decoded. A method that is not named here takes the scope `admin`.
+A call is refused before its message is decoded. A method that is not named here takes the scope `admin`.
 """
 
 import asyncio

@@ -83,7 +83,7 @@ class HttpTransport:
         self._app[BODY_LIMIT] = max_body_bytes
         self._app[V2_DOOR] = v2 or V2(service, metrics)
         self._app[TFSERVING_DOOR] = TfServing(service, metrics)
-        self._doors = Doors(service, metrics, self._app[V2_DOOR], max_body_bytes, security)
+        self._doors = Doors(service, metrics, self._app[V2_DOOR], max_body_bytes, security, service.traced)
         self._app[SERVED] = (*ROUTES, *EXPLAIN_ROUTES, *FEEDBACK_ROUTES, *DOCS_ROUTES, *V2_ROUTES, *TFSERVING_ROUTES)
         for route in self._app[SERVED]:
             add = self._app.router.add_get if route.method == "GET" else self._app.router.add_post

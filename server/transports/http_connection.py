@@ -49,6 +49,7 @@ class Doors:
         v2: Answers the Open Inference Protocol.
         body_limit_bytes: Of bodies.
         security: Who is let in.
+        traced: Whether the trace that a request is part of is kept, which aiohttp's middleware does.
         running: Requests that are being answered, or whose bodies are on their way, hot or not.
     """
 
@@ -57,6 +58,7 @@ class Doors:
     v2: V2
     body_limit_bytes: int
     security: Security = field(default_factory=Security)
+    traced: bool = False
     running: int = 0
 
 
@@ -78,7 +80,7 @@ class HotHandler(SheddingHandler):
     ) -> None:
         super().__init__(server, congestion, doors.metrics, on_lost, **options)
         self._doors = doors
-        self._restricted = doors.security.restricts or doors.service.traced
+        self._restricted = doors.security.restricts or doors.traced
         self._caller: Caller | None = None  # who sends what is under way, where that is asked
         self._hot: asyncio.Task[None] | None = None
         self._held = b""
@@ -147,7 +149,7 @@ class HotHandler(SheddingHandler):
         security = self._doors.security
         if security.origins and b"origin" in fields:
             return False
-        if b"traceparent" in fields and self._doors.service.traced:
+        if self._doors.traced and b"traceparent" in fields:
             return False
         if security.guard is not None:
             credentials = credentials_of_fields(fields)

@@ -32,6 +32,7 @@ ASSETS: Final = frozenset(
         "server.js",
         "style.css",
         "theme.js",
+        "who.js",
     }
 )
 # Nothing from elsewhere, nothing inline, and no other page may frame this one. blob: is what a chosen file is shown by.

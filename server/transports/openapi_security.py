@@ -1,4 +1,4 @@
-"""What the OpenAPI document tells where callers have to say who they are: how, for what, and what they hear otherwise."""
+"""What the OpenAPI document tells where callers have to say who they are: how, for what, and what they hear if not."""
 
 from collections.abc import Iterable
 from dataclasses import replace

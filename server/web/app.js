@@ -7,10 +7,12 @@ import { Card } from "./card.js";
 import { Lanes, byId } from "./dom.js";
 import { ModelChoice } from "./models.js";
 import { askExample } from "./server.js";
+import { setUpWho } from "./who.js";
 
 const AT_ONCE = 4; // browsers open 6 connections to a server
 const TELL_EACH = 3; // more answers at once are told as a sum
 
+setUpWho();
 const lanes = new Lanes(AT_ONCE);
 const cards = new Set();
 const choice = new ModelChoice(() => answerAll([...cards]));

@@ -2,6 +2,7 @@
 
 import { byId, make, spellMs } from "./dom.js";
 import { resolve, spell } from "./docs_schema.js";
+import { askWho, setUpWho, withPass } from "./who.js";
 
 const SHOWN_CHARACTERS = 20_000;
 const METHODS = ["get", "post", "put", "patch", "delete"];
@@ -117,7 +118,8 @@ async function send(method, address, headers, body, result) {
   const started = performance.now();
   try {
     if (typeof body === "string") headers.set("Content-Type", "application/json");
-    const answer = await fetch(address, { method, headers, body });
+    const answer = await fetch(address, { method, headers: withPass(headers), body });
+    if (answer.status === 401) askWho();
     const text = await readAnswer(answer);
     const timing = answer.headers.get("Server-Timing") ?? "";
     const line = `${answer.status} ${answer.statusText}, ${spellMs(performance.now() - started)}; at the server: ${timing}`;
@@ -203,6 +205,7 @@ async function start() {
     return;
   }
   showAll();
+  setUpWho();
   byId("filter").addEventListener("input", filter);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target.matches("input, textarea, select")) return;

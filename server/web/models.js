@@ -15,6 +15,7 @@ export class ModelChoice {
     this.#onChange = onChange;
     byId("model").addEventListener("change", () => this.#choose(byId("model").value, BY_DEFAULT));
     byId("version").addEventListener("change", () => this.#choose(byId("model").value, byId("version").value));
+    document.addEventListener("pass", () => this.refresh().then(() => this.#onChange()));
     document.addEventListener("visibilitychange", () => document.hidden || this.refresh());
   }
 
@@ -42,7 +43,7 @@ export class ModelChoice {
       if (error.status === 404 && (this.wanted.name || this.wanted.version)) return this.#choose("", BY_DEFAULT);
       byId("summary").textContent = `${error.message}${error.detail ? ` (${error.detail})` : ""}`;
       byId("summary").classList.add("amiss");
-      setTimeout(() => this.refresh(), ASK_AGAIN_MS);
+      if (error.status !== 401) setTimeout(() => this.refresh(), ASK_AGAIN_MS); // a person answers that one
     }
     return undefined;
   }

@@ -1,5 +1,7 @@
 // Everything the page asks the server, and what its errors mean in plain words.
 
+import { askWho, withPass } from "./who.js";
+
 const PATIENCE_MS = 5000; // a person waits longer than a program: the server's own budget is 200 ms
 const GIVE_UP_MS = 30_000;
 const RETRIES = 5;
@@ -8,6 +10,8 @@ export const NO_MAP = "urn:shoal:no-activation-map";
 
 const WORDS = {
   400: "The chosen model cannot use this.",
+  401: "The server does not know who is asking. Enter an API key or a token above.",
+  403: "What you entered does not allow this.",
   404: "That model or version is not served any more. Choose another one above.",
   413: "This is larger than the server takes. Send a smaller picture.",
   415: "This is not a picture that can be read. JPEG, PNG, WebP, BMP, GIF and TIFF can.",
@@ -91,11 +95,13 @@ async function ask(path, { signal, ...options } = {}) {
   const signals = [AbortSignal.timeout(GIVE_UP_MS), ...(signal ? [signal] : [])];
   let response;
   try {
-    response = await fetch(path, { ...options, signal: AbortSignal.any(signals) });
+    const headers = withPass(options.headers);
+    response = await fetch(path, { ...options, headers, signal: AbortSignal.any(signals) });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Refusal(UNREACHABLE, { detail: String(error.message) });
   }
+  if (response.status === 401) askWho();
   if (!response.ok) throw await readProblem(response);
   return response;
 }

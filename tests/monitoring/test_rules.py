@@ -53,7 +53,7 @@ def seconds(text: str) -> float:
 def test_each_alert_is_seen_firing_and_then_cleared(alert: str) -> None:
     fires = [fires for _, fires in evaluations()[alert]]
     assert True in fires
-    assert fires[-1] is False or alert == "ShoalReloadFailed"
+    assert fires[-1] is False
 
 
 @pytest.mark.parametrize("alert", sorted(ALERTS))

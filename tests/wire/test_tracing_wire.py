@@ -1,6 +1,7 @@
 """Traces of a real server, as a real receiver of OTLP gets them."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Sent:
     """What a server has told of the requests that were sent to it."""
 
     receiver: Receiver
+    timing: str
     log: list[dict[str, object]]
 
 
@@ -38,30 +40,41 @@ def parent(number: int, *, sampled: bool = True) -> str:
     return f"00-{trace(number)}-{CALLER}-0{int(sampled)}"
 
 
-@pytest.fixture(scope="module")
-def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def sent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
     """One request of each kind, and the server's end, which sends what was not sent yet."""
+    if request.param == "native":
+        pytest.importorskip("pygrpc_native")
     folder = tmp_path_factory.mktemp("traced")
     write_bundle(folder / "models", "grey", 1)
     with run_receiver() as receiver:
-        flags = ("--traces", receiver.url, "--traces-share", "0", "--log-slow-ms", "0.001")
+        flags = (
+            "--traces",
+            receiver.url,
+            "--traces-share",
+            "0",
+            "--log-slow-ms",
+            "0.001",
+            "--grpc-host",
+            request.param,
+        )
         with run_server(folder / "models", folder / "server", *flags) as server:
-            send_by_http(server)
+            timing = send_by_http(server)
             send_by_grpc(server)
-        yield Sent(receiver, [json.loads(line) for line in server.log.splitlines() if line.startswith("{")])
+        yield Sent(receiver, timing, [json.loads(line) for line in server.log.splitlines() if line.startswith("{")])
 
 
-def send_by_http(server: ServerProcess) -> None:
+def send_by_http(server: ServerProcess) -> str:
+    """Where the time of the first went, as the server has told its caller."""
     with Http(server.http_port) as http:
-        ids = {"X_Request_Id": "mine"}
-        assert http.predict(picture(250), "image/png", traceparent=parent(1), **ids).status == 200
+        first = http.predict(picture(250), "image/png", traceparent=parent(1), X_Request_Id="mine")
+        assert first.status == 200
         assert http.predict(b"no picture", "image/png", traceparent=parent(2)).status == 415
         assert http.predict(picture(250), "image/png", traceparent=parent(3, sampled=False)).status == 200
         assert http.predict(picture(250), "image/png", traceparent="nonsense").status == 200
         assert http.predict(picture(250), "image/png").status == 200
-        assert (
-            http.predict(json.dumps(v2()).encode(), path="/v2/models/grey/infer", traceparent=parent(4)).status == 200
-        )
+        assert http.predict(v2(), path="/v2/models/grey/infer", traceparent=parent(4)).status == 200
+    return first.headers["Server-Timing"]
 
 
 def v2() -> dict[str, object]:
@@ -102,7 +115,9 @@ def test_stages_follow_each_other_and_none_outlasts_the_request(sent: Sent) -> N
     assert times == sorted(times)
     assert times[0] == spans["infer grey"].start_time_unix_nano
     assert times[-1] <= spans["infer grey"].end_time_unix_nano + 1000  # stages are whole microseconds
-    assert times[-1] > times[0]
+    told = [round(float(ms) * 1e6) for ms in re.findall(r"(?:decode|queue|infer);dur=([\d.]+)", sent.timing)]
+    assert [spans[stage].end_time_unix_nano - spans[stage].start_time_unix_nano for stage in STAGES] == told
+    assert sum(told) > 0
 
 
 def test_one_that_fails_says_with_what(sent: Sent) -> None:

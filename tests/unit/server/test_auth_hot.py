@@ -1,13 +1,17 @@
 """The hot path where senders matter: it answers only whom the guard knows already, everybody else is for aiohttp."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextvars
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import pytest
 
 from server.auth import Authenticator, Caller, Credentials, caller_name
 from server.auth_guard import Guard
 from server.errors import Unauthenticated
+from server.predictions.observer import Observer
+from server.predictions.records import Answered
 from server.rate_limit import Limits, RateTable
 from server.security import Security
 from server.tensors import InferRequest, InferResponse
@@ -198,3 +202,31 @@ def test_pages_of_other_origins_are_for_aiohttp_which_has_the_headers_for_them()
         assert on.slow == ["/predict"]
 
     run(check)
+
+
+def test_the_prediction_log_hears_who_asked() -> None:
+    class Keeper:
+        def __init__(self) -> None:
+            self.clients: list[str] = []
+
+        def keep(self, answers: Sequence[Answered]) -> None:
+            self.clients += [answered.request.client for answered in answers]
+
+        def lose(self, rows: int, reason: str) -> None:
+            pass
+
+        def flush(self) -> None:
+            pass
+
+        def finish(self, within_s: float) -> None:
+            pass
+
+    keeper = Keeper()
+    observer = Observer(keeper, None)
+    model: Any = None  # not looked at where pictures came
+    for name in ("token:alice", ""):
+        context = contextvars.copy_context()
+        context.run(caller_name.set, name)
+        context.run(observer.answered, InferRequest(), model, [PICTURE], {}, {}, 0.0)
+    observer._tick()
+    assert keeper.clients == ["token:alice", ""]
