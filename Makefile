@@ -114,6 +114,10 @@ bench-classify-many: $(ALL_STAMP)  ## 5,000 single pictures by the client packag
 bench-perf-analyzer: $(ALL_STAMP)  ## Triton's own load generator by HTTP and gRPC: no failure (Debian's libb64-0d)
 	@$(PY) -m benchmarks perf-analyzer --models $(MODELS) --out benchmarks/results/perf-analyzer.json $(ARGS)
 
+.PHONY: bench-limit
+bench-limit: $(ALL_STAMP)  ## what is left of the bare engine's speed with the server around it
+	@$(PY) -m benchmarks limit --models $(MODELS) --out benchmarks/results/limit.json $(ARGS)
+
 RESILIENCE := idle overload reloads stops crashes balance
 .PHONY: bench-resilience $(RESILIENCE:%=bench-%)
 bench-resilience: $(RESILIENCE:%=bench-%)  ## the serving core's figures: overload, reloads, stops, crashes, balance

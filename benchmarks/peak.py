@@ -92,6 +92,18 @@ def _question(
         return post(plain, file, "application/octet-stream", headers=headers)
     if payload == "json":
         return post(plain, orjson.dumps({"data": pixels.tolist()}), "application/json", headers=headers)
+    return v2_question(address, model, pixels, headers)
+
+
+def v2_question(address: Address, model: str, pixels: Any, headers: tuple[str, ...] = ()) -> Question:
+    """A request of the Open Inference Protocol with binary tensors both ways.
+
+    Args:
+        address: The server.
+        model: The model's name; its input is called `image`.
+        pixels: `uint8[rows, height, width, channels]`.
+        headers: Further header lines.
+    """
     raw = pixels.tobytes()
     tensor = {"name": "image", "shape": pixels.shape, "datatype": "UINT8", "parameters": {"binary_data_size": len(raw)}}
     head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
