@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 PY := $(VENV)/bin/python
 INSTALL := requirements/install.sh $(VENV)
+# Serving is few packages, and uv itself would be a fifth of their size.
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # What the user may set: make test JOBS=…, make train DATA=… NAME=… EPOCHS=…, make serve MODELS=… HTTP_PORT=… GRPC_PORT=…
 DATA ?= digits
@@ -37,7 +39,7 @@ $(PY):
 
 $(SERVE_STAMP): requirements/serve.txt | $(PY)
 	@echo "installing what serving needs into $(VENV)"
-	@$(INSTALL) -r requirements/serve.txt
+	@$(PIP_INSTALL) -r requirements/serve.txt
 	@touch $@
 
 $(ALL_STAMP): requirements/all.txt requirements/tfserving.txt | $(PY)
@@ -164,6 +166,10 @@ check: $(ALL_STAMP)  ## lint, format, types, import contract, generated code; ne
 	@$(PY) -m ruff format --check --quiet clients/python
 	@cd clients/python && $(abspath $(PY)) -m mypy --config-file pyproject.toml
 	@PATH="$(abspath $(VENV))/bin:$$PATH" clients/python/generate.sh --check
+
+.PHONY: monitoring-test
+monitoring-test: $(ALL_STAMP)  ## Debian's Prometheus scrapes a server: alerts fire and clear, the dashboard's queries answer (two minutes)
+	@$(PY) -m pytest tests/monitoring tests/monitoring/live_prometheus.py $(ARGS)
 
 .PHONY: fuzz-http
 fuzz-http: $(ALL_STAMP)  ## 20,000 right and wrong requests from /openapi.json to a real server: no 5xx, each answer as documented

@@ -29,6 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
             from server.auth_command import run_keys  # noqa: PLC0415  no server needs it
 
             run_keys(given[1:])
+        elif given[:1] == ["report"]:
+            from server.report import run_report  # noqa: PLC0415  likewise
+
+            run_report(given[1:])
         else:
             _serve(read_settings(given))
     except StartupError as error:

@@ -99,7 +99,15 @@ class Overloaded(ShoalError):
 
 
 class RateLimited(Overloaded):
-    """The caller asks for more than one client may have, whatever the server has to do."""
+    """The caller asks for more than one client may have, whatever the server has to do.
+
+    Args:
+        message: For the caller.
+        retry_after_s: When it may ask again, in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, reason="rate_limit")
 
 
 class DeadlineExceeded(ShoalError):

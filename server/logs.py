@@ -9,7 +9,7 @@ Whatever the code says, what looks like a secret is not written: `hide_secrets` 
 import logging
 import re
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import Processor
@@ -30,15 +30,16 @@ _SECRETS: Final = (
 )
 
 
-def hide_secrets(_: object, __: str, line: str) -> str:
+def hide_secrets(_: object, __: str, line: Any) -> str:
     """A line of the log without what looks like a secret: passwords in URLs, tokens, values of telling names.
 
     Args:
-        line: As it would be written.
+        line: As it would be written; the processor before has made it a string.
     """
+    text = str(line)
     for secret in _SECRETS:
-        line = secret.sub(r"\1***", line)
-    return line
+        text = secret.sub(r"\1***", text)
+    return text
 
 
 def log_level() -> str:

@@ -14,6 +14,7 @@ import structlog
 
 from server.errors import InferenceFailed
 from server.tensors import InferRequest, Timing
+from server.tracing import caller_trace
 
 LINES_PER_S: Final = 10
 
@@ -82,6 +83,9 @@ class RequestLog:
         self._lines += 1
         if self._unsaid:
             more["unsaid"], self._unsaid = self._unsaid, 0
+        trace = caller_trace()
+        if trace:
+            more["trace_id"] = trace
         say(event, request_id=request.request_id, protocol=request.protocol, model=model, version=version, **more)
 
 

@@ -163,7 +163,10 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="`iss` of every token; empty: any.")
     jwt_audience: str = Field("", description="`aud` that every token has to have; empty: any, which --jwks forbids.")
     jwt_leeway_s: float = Field(
-        30, ge=0, le=600, description="How far the clocks of a token's issuer and of this machine may be apart."
+        30,
+        ge=0,
+        le=600,
+        description="How far the clocks of a token's issuer and of this machine may be apart, in seconds.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -8,6 +8,7 @@ OpenTelemetry is imported, and a request pays for one comparison.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # W3C Trace Context, https://www.w3.org/TR/trace-context/
 HEADERS: Final = ("traceparent", "tracestate")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 DEFAULT_PATH: Final = "/v1/traces"
 EXPORT_WITHIN_S: Final = 5.0
 
@@ -37,6 +39,12 @@ def keep_parent(headers: Iterable[tuple[str, Any]]) -> None:
     """
     found = {name.lower(): value for name, value in headers if name.lower() in HEADERS and isinstance(value, str)}
     _parent.set(found or None)
+
+
+def caller_trace() -> str:
+    """The id of the trace that the request that runs now is part of; empty where there is none, or traces are off."""
+    found = _TRACEPARENT.fullmatch((_parent.get() or {}).get("traceparent", ""))
+    return found[1] if found is not None else ""
 
 
 @asynccontextmanager

@@ -215,7 +215,7 @@ async def _abort(
 ) -> NoReturn:
     guard.say(error, scope, _address_of(context))
     protocol = _PROTOCOLS.get(method[1:].split(".", 1)[0], "grpc")
-    metrics.record(protocol, "", 0, type(error).__name__, 0.0)
+    metrics.record(protocol, "", 0, metrics.note(error), 0.0)
     await abort(context, error, identify(context))
 
 

@@ -129,7 +129,7 @@ async def run_guarded(doors: GuardedDoors, caller: Caller, work: Coroutine[Any, 
     except RateLimited as error:
         work.close()
         guard.say(error, "predict", caller.name)
-        doors.metrics.record("v2_http" if v2 else "http", "", 0, type(error).__name__, 0.0)
+        doors.metrics.record("v2_http" if v2 else "http", "", 0, doors.metrics.note(error), 0.0)
         raise
     try:
         return await work
@@ -185,7 +185,7 @@ class HttpSecurity:
             guard.begin(caller)
         except (Unauthenticated, PermissionDenied, RateLimited) as error:
             guard.say(error, scope, address)
-            self._metrics.record(_protocol_of(request.path), "", 0, type(error).__name__, 0.0)
+            self._metrics.record(_protocol_of(request.path), "", 0, self._metrics.note(error), 0.0)
             raise
         if scope == ADMIN and guard.asks:
             log.info("admin request", caller=caller.name, address=address, method=request.method, path=request.path)

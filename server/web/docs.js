@@ -118,8 +118,9 @@ async function send(method, address, headers, body, result) {
   const started = performance.now();
   try {
     if (typeof body === "string") headers.set("Content-Type", "application/json");
-    const answer = await fetch(address, { method, headers: withPass(headers), body });
-    if (answer.status === 401) askWho();
+    const signed = withPass(headers);
+    const answer = await fetch(address, { method, headers: signed, body });
+    if (answer.status === 401) askWho(signed);
     const text = await readAnswer(answer);
     const timing = answer.headers.get("Server-Timing") ?? "";
     const line = `${answer.status} ${answer.statusText}, ${spellMs(performance.now() - started)}; at the server: ${timing}`;

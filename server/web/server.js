@@ -93,15 +93,15 @@ function post(body, type, signal) {
 
 async function ask(path, { signal, ...options } = {}) {
   const signals = [AbortSignal.timeout(GIVE_UP_MS), ...(signal ? [signal] : [])];
+  const headers = withPass(options.headers);
   let response;
   try {
-    const headers = withPass(options.headers);
     response = await fetch(path, { ...options, headers, signal: AbortSignal.any(signals) });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Refusal(UNREACHABLE, { detail: String(error.message) });
   }
-  if (response.status === 401) askWho();
+  if (response.status === 401) askWho(headers);
   if (!response.ok) throw await readProblem(response);
   return response;
 }

@@ -15,8 +15,9 @@ export function withPass(headers) {
   return all;
 }
 
-/** Shows the form; what was entered before is not good any more. */
-export function askWho() {
+/** Shows the form, unless something else has been entered since a request with these headers was sent. */
+export function askWho(headers) {
+  if (withPass({}).get("Authorization") !== headers.get("Authorization")) return;
   sessionStorage.removeItem(KEPT);
   if (!byId("who").hidden) return;
   byId("who").hidden = false;

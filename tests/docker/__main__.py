@@ -56,7 +56,7 @@ def check_images() -> None:
         expect(not tools, f"{image} holds no compiler {tools}")
     above = _size_bytes(IMAGES[0]) - _size_bytes(BASE)
     expect(above <= MAX_ABOVE_BASE_BYTES, f"{IMAGES[0]} is {above / 1e6:.0f} MB above its base, at most 250")
-    left = in_image(IMAGES[0], "ls -A /root/.cache /tmp 2>/dev/null; ls /opt/shoal/bin | grep pip; true", "--user", "0")
+    left = in_image(IMAGES[0], "ls -A ~root/.cache /tmp 2>/dev/null; ls /opt/shoal/bin | grep pip; true", "--user", "0")
     expect("pip" not in left and ".txt" not in left, f"no pip, no cache and no file of the build is left {left}")
     cores = in_image(IMAGES[0], "python -c 'import server.cores as c; print(c.available_cores())'", "--cpus", "1")
     expect(cores == "1", f"a quota of one core is one worker: {cores}")

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SLOW_MS, BATCH_ROWS = 700, 4
 FEEDBACK_ROWS = 200
 # Without GPUs, and while nothing is amiss, these have nothing to show.
-SILENT_PANELS = frozenset({"Utilization", "Memory", "Power and temperature", "Drift", "Alerts", "New versions"})
+SILENT_PANELS = frozenset({"Utilization", "Memory", "Power and temperature", "Alerts", "New versions"})
 FLAGS = (
     *("--workers", "2", "--max-delay-ms", str(SLOW_MS), "--max-batch-rows", str(BATCH_ROWS)),
     *("--latency-budget-ms", "5000", "--response-cache-bytes", "1000000", "--drift-window-rows", str(FEEDBACK_ROWS)),
@@ -71,13 +71,20 @@ class Live:
     def shadowed(self) -> Answer:
         return self.post("/predict/shadowed", noise(), "image/png")
 
+    def looked_at(self, *levels: int) -> Answer:
+        """Pictures of about these brightnesses, for the model that has a reference."""
+        pictures = [noise(level - 5, level + 5) for level in levels * BATCH_ROWS]
+        body, kind = form(*(("file", "a.png", one) for one in pictures))
+        return self.post("/predict/watched", body, kind)
+
     def late(self) -> Answer:
         """A request whose deadline has passed before anything can be done."""
         return self.post("/predict", noise(), "image/png", X_Latency_Budget_Ms="0.001")
 
 
-def noise() -> bytes:
-    pixels = np.random.default_rng().integers(0, 256, (8, 8), np.uint8)
+def noise(low: int = 0, high: int = 255) -> bytes:
+    """A picture that is not remembered: there was none like it."""
+    pixels = np.random.default_rng().integers(low, high, (8, 8), np.uint8, endpoint=True)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -110,12 +117,21 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     write_bundle(models, "grey", 1)
     for version in (1, 2):
         write_bundle(models, "shadowed", version)
+    add_reference(write_bundle(models, "watched", 1))
     policy = {"versions": "all", "default": 1, "shadow": {"version": 2, "percent": 100}}
     (models / "shadowed" / "policy.json").write_text(json.dumps(policy))
     port = free_port()
     (folder / "prometheus").mkdir()
     with run_prometheus(folder / "prometheus", port) as prometheus:
         yield Live(prometheus, models, folder, port)
+
+
+def add_reference(bundle: Path) -> None:
+    """What export says of the hold-out rows: as many dark ones as dim and bright ones."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    brightness = {"edges": [85, 170], "counts": ["100", "100", "100"]}
+    manifest["reference"] = {"rows": "300", "classes": ["100", "100", "100"], "brightness": brightness}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_server_that_is_not_there_and_then_is(live: Live) -> None:
@@ -165,6 +181,20 @@ def feedback(live: Live, ids: list[str], label: str) -> None:
     assert answer.json["accepted"] == len(ids)
 
 
+def test_pictures_that_get_brighter_and_are_as_before(live: Live) -> None:
+    with live.serving():
+        with repeating(lambda: live.looked_at(250)):
+            live.prometheus.wait_fires("ShoalDrift")
+            live.prometheus.wait(lambda: drifted(live) == {"classes", "brightness"}, "both features fire")
+        with repeating(lambda: live.looked_at(10, 120, 250)):
+            live.prometheus.wait_clears("ShoalDrift")
+
+
+def drifted(live: Live) -> set[str]:
+    firing = live.prometheus.query('ALERTS{alertname="ShoalDrift",alertstate="firing"}')
+    return {series["metric"]["feature"] for series in firing}
+
+
 @contextmanager
 def broken_version(live: Live) -> Iterator[None]:
     """A version on disk that cannot be loaded."""
@@ -184,7 +214,11 @@ def test_a_version_that_is_refused_until_it_is_removed(live: Live) -> None:
 
 
 def test_every_query_of_the_dashboard_is_answered(live: Live) -> None:
-    with live.serving(), broken_version(live), repeating(live.quick, live.shadowed):
+    with (
+        live.serving(),
+        broken_version(live),
+        repeating(live.quick, live.shadowed, lambda: live.looked_at(10, 120, 250)),
+    ):
         one = bright(live)
         live.prometheus.wait(lambda: written(live) > 0, "the prediction is in the log")
         feedback(live, [one], "bright")

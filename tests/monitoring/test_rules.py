@@ -31,6 +31,12 @@ def test_alertmanager_takes_its_file() -> None:
     run("amtool", "check-config", ALERTMANAGER)
 
 
+@pytest.mark.parametrize(("severity", "receiver"), [("critical", "on-call"), ("warning", "operators")])
+def test_alerts_go_to_whom_they_concern(severity: str, receiver: str) -> None:
+    told = run("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"severity={severity}")
+    assert told.split() == [receiver]
+
+
 def evaluations() -> dict[str, list[tuple[float, bool]]]:
     """Alert → when it is looked at, and whether it is to fire, over all of promtool's tests that let it fire."""
     found: dict[str, list[tuple[float, bool]]] = {name: [] for name in ALERTS}

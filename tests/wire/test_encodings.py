@@ -26,11 +26,12 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 FLAT = [250] * 64
 PICTURE = {"images": [base64.b64encode(picture(250)).decode()]}
 V2_BODY = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": FLAT}]}
-# A body that each route answers with 200. Loading takes --model-control explicit; here both say so.
+# A body that each route answers with 200, or says what the server would have to be started with.
 BODIES: dict[str, tuple[int, Any]] = {
     "/predict": (200, {"data": FLAT}),
     "/predict/{model}": (200, {"data": FLAT}),
     "/explain": (200, PICTURE),
+    "/feedback": (404, {"request_id": "a", "label": "dark"}),  # this server logs no predictions
     "/explain/{model}": (200, PICTURE),
     "/v2/models/{model}/infer": (200, V2_BODY),
     "/v2/models/{model}/versions/{version}/infer": (200, V2_BODY),

@@ -46,6 +46,6 @@ def test_the_page_has_examples_of_both_interfaces() -> None:
 def test_the_page_names_every_route_and_error() -> None:
     for route in (*ROUTES, *EXPLAIN_ROUTES, *FEEDBACK_ROUTES):
         assert f"{route.method} {route.path}" in PAGE
-    told = {"unauthenticated", "permission-denied", "cancelled", "unavailable"}  # nothing raises these to callers yet
+    told = {"cancelled", "unavailable"}  # nothing raises these to callers yet
     for status in TABLE.values():
         assert status.kind in PAGE or status.kind in told

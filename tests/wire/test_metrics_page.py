@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
 
 from benchmarks.processes import children
+from protos import classifier_pb2 as pb
+from protos import classifier_pb2_grpc as pb_grpc
 from server.merged_metrics import ADDED_GAUGES, LEAST_GAUGES
 from tests.wire.bundles import picture, write_bundle
 from tests.wire.http_client import Http
@@ -186,6 +189,25 @@ def test_what_a_replaced_worker_counted_after_the_last_scrape_counts_too(two: Me
         lambda: len(now := set(children(two.server.process.pid))) == 2 and not now & workers, "two other workers"
     )
     assert [value(two.page, name) for name in totals] == [count + REQUESTS for count in before]
+
+
+def test_clients_over_their_own_limit_are_refusals_of_a_kind_of_their_own(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "grey", 1)
+    port = free_port()
+    flags = ("--metrics-port", str(port), "--rate-limit-per-s", "0.001")
+    with run_server(tmp_path / "models", tmp_path / "server", *flags) as server:
+        with Http(server.http_port) as http:
+            answers = [http.predict(picture(1), "image/png").status for _ in range(4)]
+            answers.append(http.get("/model-info").status)
+        with server.channel() as channel:
+            request = pb.ClassifyRequest(encoded=pb.EncodedImages(images=[picture(1)]))
+            call = pb_grpc.ClassifierStub(channel).Classify.future(request, timeout=10)
+            answers.append(429 if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else 200)
+        page = read(port)
+    assert answers.count(429) >= 4
+    assert answers[-2:] == [429, 429]
+    assert value(page, "shoal_refusals_total", reason="rate_limit") == answers.count(429)
+    assert value(page, "shoal_requests_total", outcome="RateLimited") == answers.count(429)
 
 
 def test_a_port_for_metrics_that_is_taken_is_a_fault(one: Measured, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from protos import classifier_pb2 as pb
 from protos import classifier_pb2_grpc as pb_grpc
 from tests.wire.bundles import picture, write_bundle
 from tests.wire.certificates import Authority, Pair
-from tests.wire.server_process import ServerProcess, run_server, run_to_end
+from tests.wire.server_process import ServerProcess, run_server
 
 pytestmark = pytest.mark.slow  # each starts from a server process
 
@@ -247,23 +247,3 @@ def test_clients_of_an_authority_that_is_taken_out_are_refused(
     path.write_bytes(clients.cert)
     wait_until(lambda: not fails(lambda: old.predict(server)), "as it was")
     wait_until(lambda: not fails(lambda: old.classify(server)), "as it was")
-
-
-@pytest.mark.parametrize("missing", ["--tls-cert", "--tls-key"])
-def test_a_certificate_without_its_key_is_a_wrong_call(models: Path, tmp_path: Path, missing: str) -> None:
-    cert, key = Authority("a").sign("a").write(tmp_path, "server")
-    flags = {"--tls-cert": str(cert), "--tls-key": str(key), "--tls-client-ca": str(cert)}
-    del flags[missing]
-    given = [text for flag in flags.items() for text in flag]
-    done = run_to_end("--models", str(models), "--workers", "1", "--http-port", "0", "--grpc-port", "0", *given)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: {missing}: expected a PEM file")
-
-
-def test_a_key_of_another_certificate_is_a_wrong_call(models: Path, tmp_path: Path) -> None:
-    cert, _ = Authority("a").sign("a").write(tmp_path, "a")
-    _, key = Authority("b").sign("b").write(tmp_path, "b")
-    files = ("--tls-cert", str(cert), "--tls-key", str(key))
-    done = run_to_end("--models", str(models), "--workers", "1", "--http-port", "0", "--grpc-port", "0", *files)
-    assert done.returncode == 2
-    assert "error: --tls-cert, --tls-key: expected a PEM certificate and its own private key" in done.stderr

@@ -148,6 +148,9 @@ def test_slow_requests_are_logged_with_their_ids(sent: Sent) -> None:
     assert entry["event"] == "slow request"
     assert (entry["protocol"], entry["model"], entry["version"], entry["outcome"]) == ("http", "grey", 1, "ok")
     assert {"took_ms", "decode_ms", "queue_ms", "infer_ms"} <= entry.keys()
+    assert entry["trace_id"] == trace(1)
+    untraced = [entry for entry in sent.log if entry["event"] == "slow request" and "trace_id" not in entry]
+    assert len(untraced) == 3  # two without a traceparent, and one with a nonsensical one
 
 
 def test_a_share_of_what_nobody_traces_begins_a_trace(tmp_path: Path) -> None:

@@ -92,3 +92,10 @@ def test_without_nvml_the_log_says_so_once(cause: str, nvml: Any, monkeypatch: p
     (entry,) = logs
     assert entry["event"].startswith("no GPU metrics: ")
     assert cause in entry["event"] or entry["reason"] == "Driver Not Loaded"
+
+
+def test_nvidias_own_module_has_what_is_asked_of_it(nvml: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    real = pytest.importorskip("pynvml")
+    assert [name for name in vars(nvml) if not hasattr(real, name)] == []
+    assert issubclass(real.NVMLError_NotSupported, real.NVMLError)

@@ -1,5 +1,8 @@
 import asyncio
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -7,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.merged_metrics import MergedMetrics, Page, pack, spell, unpack
 from server.metrics_workers import WorkersMetrics
 
+ROOT = Path(__file__).parents[3]
 TEXT = b"""# HELP shoal_requests_total Requests by outcome.
 # TYPE shoal_requests_total counter
 shoal_requests_total{outcome="ok",protocol="http"} 3.0
@@ -161,3 +165,13 @@ def test_one_that_ends_while_it_is_asked_is_not_counted_twice(*, ends_meanwhile:
         return await rendering
 
     assert value(asyncio.run(render_and_end()), OK) == 3
+
+
+@pytest.mark.slow
+def test_a_supervisor_is_not_made_to_import_what_only_models_need() -> None:
+    heavy = ("onnxruntime", "grpc", "numpy", "PIL", "aiohttp", "sqlalchemy")
+    code = f"import sys, server.supervisor; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"

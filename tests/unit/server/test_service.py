@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from server import service
 from server.admission import Admission
@@ -32,7 +33,7 @@ from server.metrics import Metrics
 from server.service import Service
 from server.shadow import Shadows
 from server.shelf import VersionState
-from server.tensors import Array, InferRequest, InferResponse, Numbers, TensorSpec
+from server.tensors import Array, InferRequest, InferResponse, Numbers, TensorSpec, Timing
 from server.versions import LoadedModel
 from tests import virtual_time
 from tests.virtual_time import now_s
@@ -238,6 +239,25 @@ def test_the_models_failure_is_told_and_the_lease_given_back(bench: Bench) -> No
     assert grey.in_flight == 0
     assert grey.health.errors == 1
     assert bench.counted("InferenceFailed") == [("", "grey", "3")]
+
+
+def test_the_models_failure_is_logged_and_every_end_is_seen(bench: Bench) -> None:
+    ends: list[tuple[str, str, int, str, bool]] = []
+
+    def see(
+        request: InferRequest, model: str, version: int, outcome: str, took_s: float, timing: Timing | None
+    ) -> None:
+        ends.append((request.request_id, model, version, outcome, timing is None))
+        assert took_s == pytest.approx(RUN_S)
+
+    bench.service.finished = (see,)
+    ask(bench, InferRequest(inputs={"image": rows(1)}, request_id="well"))
+    bench.engine.fails = True
+    with capture_logs() as logs, pytest.raises(InferenceFailed):
+        ask(bench, InferRequest(inputs={"image": rows(1)}, request_id="broken"))
+    assert ends == [("well", "grey", 3, "ok", False), ("broken", "grey", 3, "InferenceFailed", True)]
+    (entry,) = logs
+    assert (entry["event"], entry["request_id"], entry["model"]) == ("inference failed", "broken", "grey")
 
 
 def test_a_request_without_a_deadline_gets_the_default_budget() -> None:
