@@ -28,15 +28,16 @@ def test_calls_run_in_order_on_one_other_thread() -> None:
 def test_it_is_idle_once_every_call_is_over_the_cancelled_ones_too() -> None:
     async def main() -> None:
         thread, goes_on = OwnThread("one"), threading.Event()
-        assert thread.idle
+        idle = [thread.idle]
         running, waiting = thread.call(lambda: goes_on.wait(10)), thread.call(lambda: None)
         running.cancel()
         waiting.cancel()
         await asyncio.sleep(0)
-        assert not thread.idle
+        idle.append(thread.idle)
         goes_on.set()
         await thread.call(lambda: None)
-        assert thread.idle
+        idle.append(thread.idle)
+        assert idle == [True, False, True]
         thread.stop()
 
     asyncio.run(main())
