@@ -116,6 +116,17 @@ bench-classify-many: $(ALL_STAMP)  ## 5,000 single pictures by the client packag
 bench-perf-analyzer: $(ALL_STAMP)  ## Triton's own load generator by HTTP and gRPC: no failure (Debian's libb64-0d)
 	@$(PY) -m benchmarks perf-analyzer --models $(MODELS) --out benchmarks/results/perf-analyzer.json $(ARGS)
 
+PEERS_STAMP := .venv-peers/.installed
+
+$(PEERS_STAMP): requirements/peers.txt
+	@requirements/make-venv.sh .venv-peers "$(PYTHON)"
+	@requirements/install.sh .venv-peers -r requirements/peers.txt
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: $(ALL_STAMP) $(PEERS_STAMP)  ## uploads by mosec, by FastAPI and by ours, by turns on the same cores
+	@$(PY) -m benchmarks peers --models $(MODELS) --out benchmarks/results/peers.json $(ARGS)
+
 .PHONY: bench-limit
 bench-limit: $(ALL_STAMP)  ## what is left of the bare engine's speed with the server around it
 	@$(PY) -m benchmarks limit --models $(MODELS) --out benchmarks/results/limit.json $(ARGS)

@@ -20,9 +20,10 @@ proxy_ca=${PROXY_CA:-deploy/secrets/proxy/tls.crt}
 touch "$env_file"
 
 say() { echo "$(date +%T) $*"; }
-compose() { ${COMPOSE:-docker compose} --env-file "$env_file" "$@"; }
+compose() { ${COMPOSE:-docker compose} --env-file "$env_file" --profile next "$@"; }
 # shellcheck disable=SC2086  SMOKE_ARGS are several words
 smoke() { "${PYTHON:-python3}" -m benchmarks.smoke "$@" ${SMOKE_ARGS:-}; }
+healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
 next() { NEXT_TAG=$tag compose ps -q serve-next; }
 
 take_back() {
@@ -49,12 +50,20 @@ sleep 3  # the proxy looks for new addresses every second
 smoke "$proxy_url" --ca "$proxy_ca" || take_back "beside the others it is not fit"
 
 say "moves the others over"
-grep -v '^TAG=' "$env_file" >"$env_file.new" || true
-echo "TAG=$tag" >>"$env_file.new"
+(
+  umask 077  # it may hold a password
+  grep -v '^TAG=' "$env_file" >"$env_file.new" || true
+  echo "TAG=$tag" >>"$env_file.new"
+)
 mv "$env_file.new" "$env_file"
 compose up -d --no-build --no-deps --scale "serve=$replicas" serve
 for container in $(compose ps -q serve); do
-  until [ "$(docker inspect --format '{{.State.Health.Status}}' "$container")" = healthy ]; do sleep 1; done
+  waited_s=0
+  until healthy "$container"; do
+    waited_s=$((waited_s + 1))
+    [ "$waited_s" -lt 180 ] || { echo "error: $container is not healthy; serve-next goes on answering" >&2; exit 1; }
+    sleep 1
+  done
 done
 sleep 3
 NEXT_TAG=$tag compose rm --stop --force serve-next

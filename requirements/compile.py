@@ -7,6 +7,7 @@ clients.txt   other people's clients, for the tests, in an environment of their 
 tfserving.txt TensorFlow Serving's stubs, for the tests, without dependencies
 train.txt     training and export, for Dockerfile.train
 uv.txt        what installs all the others
+peers.txt     other servers, for make bench-peers
 """
 
 import subprocess
@@ -29,7 +30,7 @@ SETS = {
     "train-gpu": ["--extra", "cpu", "--extra", "postgres", "--group", "training-gpu"],
     "jupyter": ["--extra", "cpu", "--group", "training", "--group", "jupyter"],
 }
-FURTHER = {"clients": [], "tfserving": ["--no-deps"], "uv": ["--constraint", "requirements/all.txt"]}
+FURTHER = {"clients": [], "tfserving": ["--no-deps"], "uv": ["--constraint", "requirements/all.txt"], "peers": []}
 
 
 def main() -> None:

@@ -83,6 +83,7 @@ def check_stack(started: Stack) -> None:
     check_new_version(started, bearer)
     check_dying_replica(started, bearer)
     check_next_release(started, bearer)
+    check_nobody(started, bearer)
 
 
 def check_hidden(started: Stack, bearer: str) -> None:
@@ -168,6 +169,20 @@ def check_next_release(started: Stack, bearer: str) -> None:
     expect(images == {"shoal-serve:docker-test-next"}, f"the next release serves: {images}")
     expect(not started.containers("serve-next"), "nothing is left beside it")
     check_answers(started, bearer, version=2)
+
+
+def check_nobody(started: Stack, bearer: str) -> None:
+    """With no replica left, both ports say so in their protocol's words."""
+    started.compose("stop", "serve")
+    status, answer = Https(started, bearer).ask("POST", "/predict", PICTURE())
+    expect(status == 502 and "no replica" in answer["error"], f"nobody is there, by HTTPS: {status} {answer}")
+    with grpc_classifier(started, bearer) as classify:
+        try:
+            classify(PICTURE())
+            told = "an answer"
+        except grpc.RpcError as error:
+            told = f"{error.code()} {error.details()}"
+    expect("UNAVAILABLE no replica answered" in told, f"nobody is there, by gRPC: {told}")
 
 
 def check_no_failures(by_https: Load, by_grpc: Load) -> None:

@@ -62,7 +62,8 @@ class Stack:
     @property
     def _compose(self) -> list[str]:
         files = ["--project-directory", str(ROOT), "-f", str(ROOT / "docker-compose.yml")]
-        return [*_compose(), *files, "-p", self.project]
+        profiles = [word for name in ("jobs", "proxy", "next") for word in ("--profile", name)]
+        return [*_compose(), *files, "-p", self.project, *profiles]
 
     def compose(self, *arguments: str) -> str:
         """Runs docker-compose, or Compose v2, on this project."""
