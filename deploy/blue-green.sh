@@ -21,7 +21,7 @@ touch "$env_file"
 
 say() { echo "$(date +%T) $*"; }
 compose() { ${COMPOSE:-docker compose} --env-file "$env_file" --profile next "$@"; }
-# shellcheck disable=SC2086  SMOKE_ARGS are several words
+# shellcheck disable=SC2086 # SMOKE_ARGS are several words
 smoke() { "${PYTHON:-python3}" -m benchmarks.smoke "$@" ${SMOKE_ARGS:-}; }
 healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
 next() { NEXT_TAG=$tag compose ps -q serve-next; }

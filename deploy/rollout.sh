@@ -28,7 +28,7 @@ END
 
 fit() {
   kubectl -n "$namespace" rollout status "$deployment" --timeout=10m || return 1
-  # shellcheck disable=SC2086  SMOKE_ARGS are several words
+  # shellcheck disable=SC2086 # SMOKE_ARGS are several words
   "${PYTHON:-python3}" -m benchmarks.smoke "$url" ${SMOKE_TOKEN_FILE:+--token-file "$SMOKE_TOKEN_FILE"} \
     --seconds 120 ${SMOKE_ARGS:-}
 }

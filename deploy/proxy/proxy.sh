@@ -10,11 +10,11 @@ certificate=/etc/shoal/tls/tls.crt
 forget_after_s=30
 mkdir -p /tmp/nginx
 
-[ -r "$certificate" ] && [ -r "${certificate%.crt}.key" ] || {
+if ! { [ -r "$certificate" ] && [ -r "${certificate%.crt}.key" ]; }; then
   echo "error: expected tls.crt and tls.key in the folder mounted on /etc/shoal/tls, readable by user $(id -u):" \
     "run deploy/secrets.sh, or put yours there" >&2
   exit 2
-}
+fi
 
 addresses() { getent ahostsv4 "$name" | awk '$2 == "STREAM" {print $1}' | sort -u || true; }
 fingerprint() { cksum <"$certificate"; }
@@ -43,7 +43,7 @@ follow() { # $1: the addresses in force
   known=$1 seen_certificate=$(fingerprint) gone_s=0
   while sleep 1; do
     now=$(addresses)
-    new=$(printf '%s\n' $now | grep -vxF "$known" || true)
+    new=$(printf '%s\n' "$now" | grep -vxF "$known" || true)
     if [ "$now" = "$known" ]; then gone_s=0; else gone_s=$((gone_s + 1)); fi
     if [ -n "$new" ] || [ "$gone_s" -ge "$forget_after_s" ] || [ "$(fingerprint)" != "$seen_certificate" ]; then
       known=$now seen_certificate=$(fingerprint) gone_s=0

@@ -24,8 +24,8 @@ from server.versions import LoadedModel
 TICK_S: Final = 0.1
 MAX_ROWS: Final = 65_536
 MAX_BYTES: Final = 64 << 20
-# Answers handled before the interpreter's lock is offered to the event loop: some 0.3 ms.
-SLICE: Final = 64
+# Answers handled before the interpreter's lock is offered to the event loop: some 0.5 ms.
+SLICE: Final = 128
 # Of the answers of one tick, how many the drift monitor sees, and of how many it sees the pixels.
 SAMPLED: Final = 20
 SAMPLED_PIXELS: Final = 4

@@ -6,6 +6,8 @@ Answered ──top classes, all answers of a version at once──▶ Row, one f
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,6 +19,8 @@ from server.tensors import Array, InferRequest
 from server.versions import LoadedModel
 
 TOP_K: Final = 5
+# Of the best few, those below are left out: a sure answer has one class to tell, and that is a third less to write.
+LEAST_SHARE: Final = 0.001
 COLUMNS: Final = (
     "at_us",
     "request_id",
@@ -136,39 +140,29 @@ def digest_of(content: bytes | memoryview) -> str:
 
 
 def _spell_group(group: list[Answered], spelled: Spelled, *, keep_inputs: bool) -> None:
+    model = group[0].model
+    name, version, variant = model.name, model.version, model.variant
     classes = iter(_spell_classes(group))
     for answered in group:
-        request, model = answered.request, answered.model
-        at_us, latency_us = round(answered.at_s * _US), round(answered.latency_s * _US)
-        for position, (content, form) in enumerate(_contents(answered)):
+        at_s, request, *_, latency_s, _ = answered
+        facts = (request.client or None, request.protocol, name, version, variant)
+        at_us, latency_us, request_id = int(at_s * _US), int(latency_s * _US), request.request_id
+        images = answered.images
+        contents = zip(images, repeat("encoded")) if images else _contents(answered)
+        for position, (content, form) in enumerate(contents):
             digest = digest_of(content)
             label, confidence, top = next(classes)
-            spelled.rows.append(
-                (
-                    at_us,
-                    request.request_id,
-                    position,
-                    request.client or None,
-                    request.protocol,
-                    model.name,
-                    model.version,
-                    model.variant,
-                    digest,
-                    label,
-                    confidence,
-                    top,
-                    latency_us,
-                )
-            )
+            spelled.rows.append((at_us, request_id, position, *facts, digest, label, confidence, top, latency_us))
             if keep_inputs and digest not in spelled.inputs:
                 spelled.inputs[digest] = Input(bytes(content), form)
 
 
 def _spell_classes(group: list[Answered]) -> Iterator[tuple[str, float | None, str]]:
     """The best class, its probability and the best few as JSON, for each row of answers of one version."""
-    found = [probabilities_in(one.model, one.outputs, one.rows) for one in group]
+    model = group[0].model
+    found = [probabilities_in(model, one.outputs, one.rows) for one in group]
     known = [one for one in found if one is not None]
-    ranked = iter(_rank(np.concatenate(known), group[0].model.labels) if known else ())
+    ranked = _rank(np.concatenate(known), model.labels) if known else iter(())
     for answered, probabilities in zip(group, found, strict=True):
         for _ in range(answered.rows):
             yield next(ranked) if probabilities is not None else ("", None, "[]")
@@ -176,18 +170,28 @@ def _spell_classes(group: list[Answered]) -> Iterator[tuple[str, float | None, s
 
 def _rank(probabilities: NDArray[np.floating], labels: tuple[str, ...]) -> Iterator[tuple[str, float, str]]:
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
-    # In six decimals: float32 holds no more, and shorter numbers are less to write.
-    shares = np.take_along_axis(probabilities, best, axis=1).astype(np.float64).round(6)
-    for classes, values in zip(best.tolist(), shares.tolist(), strict=True):
-        names = [labels[index] if index < len(labels) else str(index) for index in classes]
-        yield names[0], values[0], orjson.dumps(list(zip(names, values, strict=True))).decode()
+    # In six decimals: float32 holds no more, and shorter numbers are less to write. JSON has no NaN.
+    shares = np.nan_to_num(np.take_along_axis(probabilities, best, axis=1).astype(np.float64)).round(6)
+    told = np.maximum((shares >= LEAST_SHARE).sum(axis=1), 1).tolist()
+    names, quoted = _names_of(labels, probabilities.shape[1])
+    for classes, values, n in zip(best.tolist(), shares.tolist(), told, strict=True):
+        # Put together by hand: a JSON encoder, called for each row, takes three times as long.
+        if n == 1:
+            top = f"[[{quoted[classes[0]]},{values[0]}]]"
+        else:
+            pairs = [f"[{quoted[at]},{value}]" for at, value in zip(classes[:n], values, strict=False)]
+            top = f"[{','.join(pairs)}]"
+        yield names[classes[0]], values[0], top
 
 
-def _contents(answered: Answered) -> Iterator[tuple[bytes | memoryview, str]]:
-    if answered.images:
-        for image in answered.images:
-            yield image, "encoded"
-        return
+@lru_cache(maxsize=64)
+def _names_of(labels: tuple[str, ...], classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The name of each class, or its number where it has none, plain and as JSON."""
+    names = tuple(labels[at] if at < len(labels) else str(at) for at in range(classes))
+    return names, tuple(orjson.dumps(name).decode() for name in names)
+
+
+def _contents(answered: Answered) -> Iterator[tuple[bytes, str]]:
     # Numbers that the cache knew were not fitted to the input again: that is done here, off the event loop.
     inputs = answered.inputs or tensors_of(answered.request, answered.model)
     arrays = [inputs[name] for name in sorted(inputs)]

@@ -1,5 +1,6 @@
 """Windows, references and the population stability index; and export's side of the same counts."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,22 +22,27 @@ GENERATOR = np.random.default_rng(1)
 CLASSES = 4
 
 
-class Version(SimpleNamespace):
-    """As much of a loaded version as the monitor looks at; hashed by what it is, as the real one."""
+@dataclass(eq=False)
+class FakeVersion:
+    """As much of a loaded version as the monitor looks at."""
 
-    __hash__ = object.__hash__
+    bundle: Any
+    name: str = "pets"
+    version: int = 1
+    outputs: tuple[TensorSpec, ...] = (TensorSpec("probabilities", "FP32", (-1, CLASSES)),)
+    image_input: str = "image"
 
 
 def pixels(rows: int, low: int = 0, high: int = 256) -> NDArray[np.uint8]:
     levels = GENERATOR.integers(low, high, (rows, 1, 1, 1))
     noise = GENERATOR.integers(-20, 21, (rows, 6, 6, 1))
-    return np.clip(levels + noise, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(levels + noise, 0, 255), np.uint8)
 
 
 def shares(rows: int, classes: int = CLASSES) -> NDArray[np.float32]:
     scores = GENERATOR.normal(0, 3, (rows, classes))
     exponents = np.exp(scores)
-    return (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
 
 
 def manifest(rows: int = 5000, classes: int = CLASSES) -> Manifest:
@@ -45,9 +51,7 @@ def manifest(rows: int = 5000, classes: int = CLASSES) -> Manifest:
 
 
 def version(described: Manifest | None) -> LoadedModel:
-    outputs = (TensorSpec("probabilities", "FP32", (-1, CLASSES)),)
-    bundle = SimpleNamespace(manifest=described)
-    return cast(LoadedModel, Version(name="pets", version=1, outputs=outputs, image_input="image", bundle=bundle))
+    return cast(LoadedModel, FakeVersion(SimpleNamespace(manifest=described)))
 
 
 def answered(model: LoadedModel, probabilities: NDArray[np.float32], rows: Any = None) -> Answered:
@@ -129,7 +133,7 @@ def test_each_feature_sees_its_own_change(change: str, drifted: str) -> None:
         elif change == "one class":
             told = -np.sort(-told, axis=1)
         else:
-            told = (told + 3) / (1 + 3 * CLASSES)
+            told = np.asarray((told + 3) / (1 + 3 * CLASSES), np.float32)
         monitor.watch([answered(model, told, rows)])
     assert indices(monitor)[drifted] > 0.25
 

@@ -154,6 +154,23 @@ def test_rows_of_tensors_are_told_by_their_own_bytes() -> None:
     assert {one.form for one in inputs.values()} == {"uint8[3, 4], object[1]"}
 
 
+@pytest.mark.parametrize(
+    ("shares", "top"),
+    [
+        ([0.0004, 0.9991, 0.0005], [['di"m', 0.9991]]),  # a sure answer has one class to tell
+        ([0.001, 0.0, 0.999], [["bright", 0.999], ["dark", 0.001]]),
+        ([0.0, 0.0, 0.0], [["dark", 0.0]]),
+        ([float("nan")] * 3, [["dark", 0.0]]),
+    ],
+)
+def test_what_is_next_to_nothing_is_left_out(shares: list[float], top: list[list[Any]]) -> None:
+    one = model(labels=("dark", 'di"m', "bright"))
+    outputs = {"probabilities": np.array([shares], np.float32)}
+    row = spell_answers([answered(b"x", one=one, outputs=outputs)], keep_inputs=False).rows[0]
+    assert json.loads(row[11]) == top
+    assert row[9:11] == tuple(top[0])
+
+
 @pytest.mark.parametrize("size", [0, 1, 2047, 2048, 4094, 4095, 16_384, 16_385])
 def test_a_digest_is_sha256_whatever_the_pieces(size: int) -> None:
     content = np.random.default_rng(size).bytes(size)
