@@ -11,18 +11,16 @@ InferRequest ──choose a version──▶ lease ──pictures or numbers to 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
-from protos.bundle_pb2 import Manifest
 from server.admission import Admission
 from server.deadline import Deadline
 from server.decode_pool import DecodePool
+from server.descriptions import Health, ModelDescription
 from server.errors import InvalidInput, ModelNotFound, PredictionNotFound, Unavailable
 from server.explanation import ExplainRequest, Explanation, explain
 from server.feedback import Feedback, FeedbackDesk, Taken
 from server.golden import read_golden
-from server.images import ImageSpec
 from server.metrics import OK, Metrics, RequestTotals, ServedVersion
 from server.payload import check_outputs, count_rows, pictures_of, spell_inputs, tensors_of
 from server.predictions.observer import Observer
@@ -30,7 +28,7 @@ from server.request_log import RequestLog
 from server.response_cache import ResponseCache, key_of
 from server.shadow import Shadows
 from server.shelf import VersionState
-from server.tensors import Array, InferRequest, InferResponse, TensorSpec, Timing
+from server.tensors import Array, InferRequest, InferResponse, Timing
 from server.versions import LoadedModel
 
 Finished = Callable[[InferRequest, str, int, str, float, Timing | None], None]
@@ -72,58 +70,6 @@ class ModelControl(Protocol):
 
     async def unload(self, name: str) -> None:
         """Lets every version of a model go."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """What is known of a loaded version.
-
-    Args:
-        name: The model's name.
-        version: Its number.
-        variant: The graph in use.
-        providers: ONNX Runtime's execution providers in use.
-        labels: Class names; empty where it has none.
-        image: What its image input takes, or None.
-        inputs: What the graph takes.
-        outputs: What the graph answers.
-        costs_s: Measured seconds of a batch, by its rows.
-        max_batch_rows: Rows in a batch at most.
-        manifest: What export wrote, or None for a plain `model.onnx`.
-        map_shape: Height and width of its class-activation map, -1 where open; None where it has none.
-    """
-
-    name: str
-    version: int
-    variant: str
-    providers: tuple[str, ...]
-    labels: tuple[str, ...]
-    image: ImageSpec | None
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    costs_s: Mapping[int, float]
-    max_batch_rows: int
-    manifest: Manifest | None
-    map_shape: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How the server is.
-
-    Args:
-        status: "ok", "loading" (no model can answer yet) or "draining" (it is stopping).
-        ready: Whether it should be sent requests.
-        uptime_s: Seconds since it began.
-        model: The model of requests that name none; empty where there is none.
-        version: The version of it that answers by default; None where there is none.
-    """
-
-    status: str
-    ready: bool
-    uptime_s: float
-    model: str
-    version: int | None
 
 
 class Service:

@@ -17,10 +17,11 @@ from protos import classifier_pb2 as pb
 from protos import classifier_pb2_grpc as pb_grpc
 from protos import inference_pb2_grpc, tensorflow_serving_pb2_grpc
 from server.deadline import Deadline
+from server.descriptions import ModelDescription
 from server.errors import Draining, ShoalError, StartupError
 from server.metrics import Metrics
 from server.security import Security
-from server.service import ModelDescription, Service
+from server.service import Service
 from server.settings import GrpcHost
 from server.transports.codecs.classify import decode_request, encode_response
 from server.transports.grpc_calls import abort, deadline_of, identify, log_unexpected, refuse_if

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiohttp import hdrs, web
 
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput, PayloadTooLarge
 from server.explanation import METHOD
 from server.metrics import CONTENT_TYPE
-from server.service import ModelDescription
 from server.tensors import TensorSpec
 from server.transports import openapi_plain
 from server.transports.codecs.compression import decompress, read_codings

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from server.deadline import Deadline
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput, ModelNotFound, ShoalError, Unavailable
 from server.metrics import Metrics
-from server.service import ModelDescription, Service
+from server.service import Service
 from server.shelf import VersionState
 from server.tensors import InferResponse
 from server.transports.codecs.tfserving import TfRequest

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
-from server.service import ModelDescription
 from server.tensors import Array, InferRequest, InferResponse, TensorSpec
 from server.transports.codecs.ranking import label_of, probabilities_of
 

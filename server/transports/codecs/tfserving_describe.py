@@ -8,8 +8,8 @@ from google.protobuf import json_format
 from protos import tensorflow_error_pb2 as codes
 from protos import tensorflow_pb2 as tf
 from protos import tensorflow_serving_pb2 as pb
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
-from server.service import ModelDescription
 from server.shelf import VersionState
 from server.tensors import TensorSpec
 from server.transports.codecs.tfserving import (

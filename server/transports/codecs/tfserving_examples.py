@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
 from server.images import ImageSpec
-from server.service import ModelDescription
 from server.tensors import Array, InferRequest, Numbers, TensorSpec
 from server.transports.codecs.tfserving import IMAGE_BYTES, image_input
 from server.transports.codecs.v2_tensors import decode_values

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
-from server.service import ModelDescription
 from server.tensors import Array, InferRequest, InferResponse, TensorSpec
 from server.transports.codecs.tfserving import (
     IMAGE_BYTES,

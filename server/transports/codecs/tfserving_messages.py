@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from protos import tensorflow_pb2 as tf
 from protos import tensorflow_serving_pb2 as pb
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
-from server.service import ModelDescription
 from server.tensors import InferRequest, InferResponse
 from server.transports.codecs.tfserving import (
     TfRequest,

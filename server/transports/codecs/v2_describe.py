@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from server.descriptions import ModelDescription
 from server.metrics import RequestTotals, ServedVersion
-from server.service import ModelDescription
 from server.shelf import VersionState
 from server.tensors import TensorSpec
 from server.transports.codecs.v2 import DEFAULT_PRIORITY, PRIORITY_LEVELS

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
-from server.service import ModelDescription
 from server.tensors import InferRequest
 from server.transports.codecs.tfserving import TfRequest
 from server.transports.codecs.tfserving_json import (

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from protos import tensorflow_pb2 as tf
 from protos import tensorflow_serving_pb2 as pb
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput
 from server.images import ImageSpec
-from server.service import ModelDescription
 from server.shelf import VersionState
 from server.tensors import InferRequest, TensorSpec
 from server.transports.codecs.tfserving import TfRequest

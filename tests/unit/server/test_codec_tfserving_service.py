@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from server.deadline import Deadline
+from server.descriptions import ModelDescription
 from server.errors import InvalidInput, ModelNotFound, ModelNotReady
-from server.service import ModelDescription
 from server.shelf import VersionState
 from server.tensors import InferRequest
 from server.transports.codecs.tfserving import TfRequest

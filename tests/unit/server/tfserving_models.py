@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from server.descriptions import ModelDescription
 from server.images import ImageSpec
-from server.service import ModelDescription
 from server.tensors import Array, InferResponse, TensorSpec
 
 
