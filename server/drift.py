@@ -121,10 +121,13 @@ class DriftMonitor:
 
     def watch(self, answers: Sequence[Answered]) -> None:
         """Takes a sample in; `inputs` has the pixels of some of them."""
+        groups: dict[LoadedModel, list[Answered]] = {}
         for answered in answers:
-            watched = self._watched_of(answered.model)
+            groups.setdefault(answered.model, []).append(answered)
+        for model, group in groups.items():
+            watched = self._watched_of(model)
             if watched is not None:
-                watched.take(answered)
+                watched.take(model, group)
 
     def collect(self) -> Iterator[Metric]:
         """What a scrape shows: windows, references, and the index of each feature that has rows enough."""
@@ -160,18 +163,25 @@ class _Watched:
         self.reference = reference
         self.windows = {feature: Window(len(counts), size) for feature, counts in reference.counts.items()}
 
-    def take(self, answered: Answered) -> None:
-        probabilities = probabilities_in(answered.model, answered.outputs, answered.rows)
-        if probabilities is not None and len(self.reference.bins["classes"]) == min(
-            probabilities.shape[1], MAX_CLASS_BINS
-        ):
+    def take(self, model: LoadedModel, group: Sequence[Answered]) -> None:
+        """Counts answers of one version, all at once: the fixed cost of an array is far above that of a row."""
+        classes = len(self.reference.bins["classes"])
+        answers = [
+            probabilities
+            for one in group
+            if (probabilities := probabilities_in(model, one.outputs, one.rows)) is not None
+            and min(probabilities.shape[1], MAX_CLASS_BINS) == classes
+        ]
+        if answers:
+            probabilities = np.concatenate(answers)
             self.windows["classes"].add(fold_classes(probabilities.argmax(axis=1)))
             self._add("confidence", probabilities.max(axis=1).astype(np.float64))
-        rows = answered.inputs.get(answered.model.image_input)
-        if rows is not None and rows.dtype == np.uint8 and rows.ndim == _ROWS_NDIM:
-            brightness, contrast = looks_of(rows[:PIXEL_ROWS])
-            self._add("brightness", brightness)
-            self._add("contrast", contrast)
+        for one in group:
+            rows = one.inputs.get(model.image_input)
+            if rows is not None and rows.dtype == np.uint8 and rows.ndim == _ROWS_NDIM:
+                brightness, contrast = looks_of(rows[:PIXEL_ROWS])
+                self._add("brightness", brightness)
+                self._add("contrast", contrast)
 
     def _add(self, feature: str, values: NDArray[np.float64]) -> None:
         if feature in self.windows:

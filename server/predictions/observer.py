@@ -158,7 +158,8 @@ class Observer:
     def _tick(self) -> None:
         if self._watcher is not None:
             samples = [self._samples.popleft() for _ in range(len(self._samples))]
-            self._watcher.watch(samples)
+            watcher = self._watcher
+            self._guard(lambda: watcher.watch(samples))  # what it stumbles over, the log goes past
             self._refill()
         if self._keeper is not None:
             while self._queue:

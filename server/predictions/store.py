@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Table, case, delete, func, insert, select, tuple_
@@ -24,9 +25,10 @@ from server.predictions.tables import FEEDBACK, GAPS, INPUTS, PREDICTIONS, VERSI
 
 # SQLite lets go of the interpreter's lock for each statement, so rows go many to a statement; few sizes, so that each
 # is compiled once.
-_SIZES: Final = (256, 32, 4, 1)
+_SIZES: Final = (256, 64, 16, 4, 1)
 _VERSIONS_WATCHED: Final = 50
-# What SQLAlchemy and psycopg alike call rows that are not what a table takes.
+_DRIVERS: Final = frozenset({"psycopg", "sqlite3"})
+# What SQLAlchemy and the drivers alike call rows that are not what a table takes.
 _REFUSALS: Final = frozenset({"DataError", "IntegrityError"})
 _US: Final = 1e6
 
@@ -203,8 +205,9 @@ class PredictionStore:
     def _write_rows(self, connection: Connection, rows: Sequence[Row]) -> None:
         if not rows:
             return
+        # By the driver itself: SQLAlchemy's own part of a statement would cost more than the statement.
+        cursor: Any = connection.connection.cursor()
         if self._is_postgresql:
-            cursor: Any = connection.connection.cursor()
             with cursor, cursor.copy(self._copy) as copy:
                 for row in rows:
                     copy.write_row(row)
@@ -212,9 +215,9 @@ class PredictionStore:
         start = 0
         for size in _SIZES:
             while len(rows) - start >= size:
-                flat = tuple(value for row in rows[start : start + size] for value in row)
-                connection.exec_driver_sql(self._inserts[size], flat)
+                cursor.execute(self._inserts[size], tuple(chain.from_iterable(rows[start : start + size])))
                 start += size
+        cursor.close()
 
     def _put(self, connection: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         row = self._upsert(table).values(**key, **values)
@@ -257,8 +260,8 @@ class PredictionStore:
 
 
 def _is_of_database(error: BaseException) -> bool:
-    # COPY goes past SQLAlchemy, so its errors are psycopg's own, which is imported only where it is used.
-    return isinstance(error, (SQLAlchemyError, OSError)) or type(error).__module__.partition(".")[0] == "psycopg"
+    # Rows go past SQLAlchemy, so their errors are the driver's own; psycopg is imported only where it is used.
+    return isinstance(error, (SQLAlchemyError, OSError)) or type(error).__module__.partition(".")[0] in _DRIVERS
 
 
 def _spell_insert(rows: int) -> str:

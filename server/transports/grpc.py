@@ -75,8 +75,10 @@ class GrpcTransport:
         self._service = service
         self._tls = security.tls if security is not None else None
         guard = security.guard if security is not None else None
+        # Native hands streams to a server behind it, which does not know the addresses that limits would go by.
+        by_address = guard is not None and not guard.asks
         self._server = make_server(
-            grpc_host,
+            "grpcio" if by_address and grpc_host == "auto" else grpc_host,
             secure=self._tls is not None,
             interceptors=[
                 *([GrpcTracing()] if service.traced else []),

@@ -9,6 +9,7 @@ It needs a Docker engine and Compose, takes some minutes, and leaves the built i
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--build-network", default="default", help="network of the builds (default: default)")
     parser.add_argument("--no-build", action="store_true", help="take the images that are there")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: stopped"))  # the stack goes down all the same
     variables = {
         "BUILD_NETWORK": arguments.build_network,
         "TRAIN_ARGS": "--epochs 4 --set filters=[8,16] --set dense_units=[32]",

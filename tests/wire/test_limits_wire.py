@@ -218,6 +218,18 @@ def test_the_refusals_are_counted(limited: tuple[ServerProcess, Callable[[], str
     assert not re.search(r"shoal_[A-Za-z0-9_-]{43}", server.log)
 
 
+def test_an_address_is_one_client_by_every_protocol_where_nobody_is_asked(models: Path, tmp_path: Path) -> None:
+    flags = ("--grpc-host", "auto", "--rate-limit-per-s", "0.01", "--latency-budget-ms", "5000")
+    with run_server(models, tmp_path, *flags) as server:
+        with Http(server.http_port) as http:
+            assert [http.predict(PICTURE).status for _ in range(2)] == [200, 429]
+        with server.channel() as channel:
+            stub = pb_grpc.ClassifierStub(channel)
+            unary = stub.Classify.future(CLASSIFY, timeout=9)
+            stream = stub.ClassifyStream(iter([CLASSIFY]), timeout=9)
+            assert [unary.code(), stream.code()] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+
+
 def test_so_many_at_a_time_for_each_address_where_nobody_is_asked(models: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "slow", 1, work=600)
     flags = ("--max-concurrent-per-client", "2", "--latency-budget-ms", "60000")

@@ -416,6 +416,20 @@ def test_a_watcher_sees_a_bounded_sample_of_each_tick() -> None:
     assert observer.waiting_rows == 0
 
 
+def test_a_watcher_that_stumbles_is_not_in_the_logs_way() -> None:
+    class Stumbling(FakeWatcher):
+        def watch(self, answers: Sequence[Answered]) -> None:
+            raise ValueError("all the input array dimensions must match")
+
+    keeper = FakeKeeper()
+    observer = Observer(keeper, Stumbling())
+    give(observer, b"x")
+    with structlog.testing.capture_logs() as events:
+        observer._tick()
+    assert [one.images for one in keeper.answers] == [(b"x",)]
+    assert [event["log_level"] for event in events] == ["error"]
+
+
 def test_rows_without_a_batch_dimension_are_one() -> None:
     keeper = FakeKeeper()
     observer = Observer(keeper, None)
