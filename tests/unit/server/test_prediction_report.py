@@ -15,9 +15,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from server.cli import read_settings
 from server.errors import InvalidInput, StartupError, Unavailable
 from server.feedback import Feedback, FeedbackDesk, Key
-from server.predictions import database
+from server.metrics import Metrics
+from server.predictions import database, opening
 from server.predictions.log import Accuracy, Batch, Gap, Known, StorageAway, StorageRefused, Version
 from server.predictions.records import Input, Row
 from server.predictions.store import PredictionStore
@@ -277,3 +279,25 @@ def test_the_command_says_what_is_wrong_and_where_it_is_explained() -> None:
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.rstrip().endswith("see python -m server report --help")
     assert ended.stderr.count("\n") == 1
+
+
+# ---- what is not installed ----
+
+
+def test_a_log_without_its_libraries_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "alembic" else name)
+    settings = read_settings(["--prediction-log", f"sqlite:///{tmp_path / 'log.db'}"])
+
+    async def main() -> None:
+        async with opening.open_observer(settings, Metrics(), tuple):
+            pass
+
+    with pytest.raises(StartupError, match=r"alembic is not installed; pip install 'shoal\[predictions\]'"):
+        asyncio.run(main())
+
+
+@pytest.mark.slow  # starts a process
+def test_a_server_without_a_log_imports_none_of_them() -> None:
+    program = "import sys, server.app; print(*(name for name in ('sqlalchemy', 'alembic') if name in sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []
