@@ -18,7 +18,7 @@ import structlog
 from server.errors import InvalidInput, Unavailable
 from server.predictions.log import Known, StorageAway, StorageRefused
 
-# A worker writes ten times in a second, so what is not there after this long was not logged.
+# A worker writes four times in a second, so what is not there after this long was not logged.
 WAIT_S: Final = 1.5
 POLL_S: Final = 0.15
 _LABELS_SHOWN: Final = 10

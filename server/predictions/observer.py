@@ -1,7 +1,7 @@
 """Takes what was answered from the event loop, and hands it to the prediction log and the drift monitor in a thread.
 
-    service ──answered──▶ queue, bounded in rows and bytes ──every tenth of a second──▶ thread ─┬─▶ prediction log
-                          └ full: dropped, counted                                             └─▶ drift: a sample
+    service ──answered──▶ queue, bounded in rows and bytes ──four times a second──▶ thread ─┬─▶ prediction log
+                          └ full: dropped, counted                                           └─▶ drift: a sample
 
 The loop does no more than append to a deque: no lock, and nobody is woken. One thread reads, so each counter has one
 writer.
@@ -21,14 +21,16 @@ from server.predictions.records import Answered
 from server.tensors import Array, InferRequest
 from server.versions import LoadedModel
 
-TICK_S: Final = 0.1
+# A tick costs something in itself: at 6,000 requests a second, ticks of 0.02, 0.1 and 1 s take 18, 12 and 10 µs a
+# request.
+TICK_S: Final = 0.25
 MAX_ROWS: Final = 65_536
 MAX_BYTES: Final = 64 << 20
 # Answers handled before the interpreter's lock is offered to the event loop: some 0.5 ms.
 SLICE: Final = 128
 # Of the answers of one tick, how many the drift monitor sees, and of how many it sees the pixels.
-SAMPLED: Final = 20
-SAMPLED_PIXELS: Final = 4
+SAMPLED: Final = 50
+SAMPLED_PIXELS: Final = 10
 
 log = structlog.get_logger()
 
