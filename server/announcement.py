@@ -19,7 +19,7 @@ class Announcement:
 
     Args:
         version: Shoal's own.
-        served: Models with their versions, in words.
+        served: Models with their versions, in words; empty where none is loaded yet.
         has_example: Whether the default model has an example picture to try.
     """
 
@@ -42,11 +42,11 @@ def announce(settings: Settings, what: Announcement, http_port: int, grpc_port: 
     address = f"{'http' if settings.tls_cert is None else 'https'}://{host}:{http_port}"
     lines = [
         "",
-        f"  Shoal {what.version} serves {what.served}",
+        f"  Shoal {what.version} serves {what.served or 'no model yet'}",
         "",
         f"  open   {address}/",
         f"  gRPC   {host}:{grpc_port}",
-        f"  try    {_spell_try(address, has_example=what.has_example)}",
+        f"  try    {_spell_try(address, what)}",
         "",
     ]
     print("\n".join(lines), flush=True)  # noqa: T201  this is for the person at the terminal
@@ -73,8 +73,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _spell_try(address: str, *, has_example: bool) -> str:
-    if has_example:
+def _spell_try(address: str, what: Announcement) -> str:
+    if not what.served:
+        return f"curl -X POST {address}/v2/repository/models/NAME/load"
+    if what.has_example:
         return f"curl -s {address}/example | curl -F file=@- {address}/predict"
     return f"curl {address}/model-info"
 

@@ -90,7 +90,7 @@ class App:
             f"{model.model} version {model.version} ({model.variant} on {', '.join(model.providers)})"
             for model in self.service.served()
         ]
-        manifest = self.service.describe().manifest
+        manifest = self.service.describe().manifest if served else None  # explicit control may begin with nothing
         return Announcement(shoal_version(), ", ".join(served), has_example=bool(manifest and manifest.golden.file))
 
 

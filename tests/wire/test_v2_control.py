@@ -9,7 +9,7 @@ import pytest
 
 from protos import inference_pb2 as pb
 from protos import inference_pb2_grpc as pb_grpc
-from tests.wire.bundles import write_bundle
+from tests.wire.bundles import picture, write_bundle
 from tests.wire.http_client import Answer, Http
 from tests.wire.server_process import ServerProcess, run_server
 
@@ -52,6 +52,18 @@ def test_http_loads_and_unloads(explicit: ServerProcess, models: Path) -> None:
         assert states(http)["grey", "1"] == "READY"
         assert post(http, "/v2/repository/models/nothing/load").status == 404
         assert post(http, "/v2/repository/models/other/unload").status == 404
+
+
+def test_a_server_may_begin_with_no_model_at_all(models: Path, tmp_path: Path) -> None:
+    with run_server(models, tmp_path / "run", "--model-control", "explicit") as server:
+        assert "serves no model yet" in server.log
+        assert f"curl -X POST {server.url}/v2/repository/models/NAME/load" in server.log
+        with Http(server.http_port) as http:
+            assert http.get("/health/live").status == 200
+            assert http.get("/health/ready").status == 503
+            assert http.ask("POST", "/v2/repository/models/grey/load", b"", {}).status == 200
+            assert http.get("/health/ready").status == 200
+            assert http.predict(picture(250)).json["model"] == "grey"
 
 
 def test_grpc_loads_and_unloads(explicit: ServerProcess) -> None:
