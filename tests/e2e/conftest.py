@@ -28,7 +28,8 @@ def run_make() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs make with this environment's Python, so that nothing is installed again."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"MAKEFLAGS": ""}
+        # What was said to the make that runs the tests is not for these.
+        environment = {name: value for name, value in os.environ.items() if name not in {"ARGS", "MAKEFLAGS", "MFLAGS"}}
         venv = f"VENV={Path(sys.prefix)}"
         return subprocess.run(
             ["make", venv, *arguments],
