@@ -105,7 +105,7 @@ def wait_for(file: Path, question: str, process: subprocess.Popen[str]) -> list[
 def test_a_killed_worker_ctrl_c_and_the_same_command_again(
     command: Command, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    first = started("--workers", "2")
+    first = started("--workers", "2", "--trials", "100")  # so many that it cannot be done before it is told to stop
     worker = json.loads(wait_for(command.tuning / "study.db", WORKING, first)[0])
     os.kill(int(worker.partition(":")[0]), signal.SIGKILL)
     wait_for(command.tuning / "study.db", FINISHED, first)

@@ -128,6 +128,14 @@ def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(server: Serve
     assert "worker ended" in server.log
 
 
+def files_of(worker: int) -> dict[int, str]:
+    found = {}
+    for file in Path(f"/proc/{worker}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            found[int(file.name)] = str(file.readlink())
+    return found
+
+
 @pytest.mark.slow
 def test_the_supervisor_hears_of_a_death_before_any_client(server: ServerProcess) -> None:
     """Linux closes a killed process's files from the highest number down: the link has to be above all connections."""
@@ -138,7 +146,7 @@ def test_the_supervisor_hears_of_a_death_before_any_client(server: ServerProcess
         connections = [stack.enter_context(Http(server.http_port)) for _ in range(8)]
         assert [connection.get("/health/live").status for connection in connections] == [200] * 8
         for worker in workers_of(server):
-            files = {int(file.name): str(file.readlink()) for file in Path(f"/proc/{worker}/fd").iterdir()}
+            files = files_of(worker)
             sockets = [number for number, target in sorted(files.items()) if target.startswith("socket:")]
             assert files[sockets[-1]].removeprefix("socket:[").removesuffix("]") in links
             assert len(sockets) > 4
