@@ -2,6 +2,7 @@
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Self
 
@@ -21,7 +22,7 @@ def _choices(value: Any) -> Any:
     return [_choice(one) for one in (value if isinstance(value, list) else [value])]
 
 
-class Parameter(BaseModel):
+class Parameter(BaseModel, ABC):
     """What all kinds have.
 
     Args:
@@ -39,24 +40,24 @@ class Parameter(BaseModel):
         """Whether it has choices."""
         return False
 
+    @abstractmethod
     def distribution(self) -> BaseDistribution:
         """Returns Optuna's distribution."""
-        raise NotImplementedError
 
+    @abstractmethod
     def suggest(self, trial: optuna.Trial, name: str) -> Any:
         """Asks a trial for a value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extremes(self) -> Sequence[Any]:
         """Lists the values that show whether all of them are allowed."""
-        raise NotImplementedError
 
     def usual(self) -> Any:
         """Returns the default, or else the first extreme."""
         return self.extremes()[0] if self.default is None else self.default
 
 
-class _Number(Parameter):
+class _Number(Parameter, ABC):
     def _check(self, low: float, high: float, step: float | None, *, log: bool) -> None:
         if not low <= high:
             raise ValueError(f"expected low ≤ high, received low {low:g} and high {high:g}; exchange them")
