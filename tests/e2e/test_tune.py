@@ -70,7 +70,7 @@ def command(root: Path, tmp_path: Path) -> Command:
 @pytest.fixture
 def started(command: Command) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     begun: list[subprocess.Popen[str]] = []
-    # A shell's background jobs ignore Ctrl-C, and so does all that they start; what is handled is a child's default again.
+    # A shell's background jobs ignore Ctrl-C, and so do their children; what is handled is a child's default again.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*more: str) -> subprocess.Popen[str]:
