@@ -5,8 +5,9 @@ in socket buffers, where no queue of ours counts them. Little's law does: so man
 second is how long each takes, whatever it waits for.
 
 A burst is not an overload: a hundred requests at once are gone in a moment, and refusing them helps nobody. So there
-are two limits, after CoDel (Nichols and Jacobson 2012): many may be under way for a moment, but when there were never
-few of them in all of the last windows, the queue is a standing one, and only as many as keep the core busy may be.
+are two limits, after CoDel (Nichols and Jacobson 2012): many may be under way for a moment, but when even the shortest
+queue of each of the last windows took long to get through, it is a standing one, and only as many as keep the core busy
+may be under way.
 """
 
 from typing import Final
@@ -21,9 +22,12 @@ WINDOW_S: Final = 0.1
 STANDS_AFTER: Final = 4
 # A rate is learnt quickly and forgotten slowly: a limit that follows every dip down would hold the rate down itself.
 LEARN: Final = 0.5
-FORGET: Final = 0.05
+# At half load the only windows that never ran out of work are slow ones, as while a version comes up; forgotten at 0.05
+# a window, the limit sank to what came instead of what can be done.
+FORGET: Final = 0.02
 # Shares of the budget that requests under way may take to finish, in a burst and while a queue stands. The rest is for
-# what a request has waited before it could be counted, and for noise.
+# what a request has waited before it could be counted, and for noise. Times the safety factor of `server.admission` a
+# burst has to stay below the budget: or admission refuses before this does, at ten times the cost.
 BURST: Final = 0.4
 STANDING: Final = 0.25
 # A standing queue is over when it has been this much shorter than allowed.
@@ -93,11 +97,22 @@ class Congestion:
             weight = LEARN if rate_per_s > self._rate_per_s else FORGET
             self._rate_per_s += (rate_per_s - self._rate_per_s) * (weight if self._rate_per_s else 1.0)
         if self._rate_per_s:
-            self._choose_limit()
+            self._choose_limit(elapsed_s)
         self._began_s, self._finished, self._lowest = now_s, 0, self.under_way
 
-    def _choose_limit(self) -> None:
+    def _choose_limit(self, elapsed_s: float) -> None:
         standing = max(FEWEST, int(self._rate_per_s * self._budget_s * STANDING))
-        self._stood = self._stood + 1 if self._lowest >= standing * (OVER if self._stands else 1) else 0
+        share = STANDING * (OVER if self._stands else 1)
+        self._stood = self._stood + 1 if self._took_s(elapsed_s) >= self._budget_s * share else 0
         self._stands = self._stood >= (1 if self._stands else STANDS_AFTER)
         self.limit = standing if self._stands else max(FEWEST, int(self._rate_per_s * self._budget_s * BURST))
+
+    def _took_s(self, elapsed_s: float) -> float:
+        """How long the shortest queue of this window took to get through, at the rate of this window.
+
+        The rate that was learnt is too high for this when the machine has become slower: a queue that the batcher keeps
+        short, by refusing at ten times the cost, would never seem to stand.
+        """
+        if self._lowest < FEWEST // 2:
+            return 0.0
+        return self._lowest * elapsed_s / max(self._finished, 1)

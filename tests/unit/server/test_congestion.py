@@ -94,3 +94,14 @@ def test_a_slow_model_cannot_starve_itself() -> None:
     congestion = Congestion(BUDGET_S)
     work(congestion, per_s=100, seconds=5, under_way=100)
     assert congestion.limit == FEWEST
+
+
+def test_a_queue_that_is_long_only_for_a_machine_that_became_slower_stands() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=6000, seconds=3, under_way=100)
+    learnt = congestion.limit
+    short_at_the_learnt_rate = int(6000 * BUDGET_S * STANDING * 0.8)
+    work(
+        congestion, per_s=2000, seconds=WINDOW_S * (STANDS_AFTER + 2), under_way=short_at_the_learnt_rate, from_s=now_s
+    )
+    assert congestion.limit < learnt * 0.7
