@@ -8,6 +8,7 @@ a picture's own bytes    ─┘
 
 import base64
 import binascii
+import contextlib
 from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
@@ -16,11 +17,13 @@ import orjson
 
 from server.errors import InvalidInput
 from server.tensors import Array, InferRequest, InferResponse, Numbers
+from server.transports.codecs import json_boxes
 from server.transports.codecs.multipart import parse_form
 from server.transports.codecs.ranking import best_classes, label_of, probabilities_of
 
 MAX_TOP_K: Final = 1000
 MAX_NESTING: Final = 4  # a list of pictures, rows, pixels, channels
+_DATA: Final = json_boxes.pattern_of("data")
 _KEYS: Final = ("data", "images", "scale", "top_k")
 _SCALES: Final = ("0-255", "0-1")
 
@@ -162,10 +165,18 @@ def _decode_form(body: bytes, content_type: str) -> PlainRequest:
 
 
 def _decode_json(body: bytes) -> PlainRequest:
+    boxed = json_boxes.loads(body, _DATA, lambda document: (document,))
+    if boxed is not None:
+        with contextlib.suppress(InvalidInput):  # its message is to be about the body as it came
+            return _read_document(boxed)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"expected JSON, received a body that is none: {error}") from None
+    return _read_document(document)
+
+
+def _read_document(document: object) -> PlainRequest:
     if not isinstance(document, dict):
         raise InvalidInput(f'expected a JSON object such as {{"data": [...]}}, received {_kind(document)}')
     unknown = sorted(document.keys() - set(_KEYS))
@@ -202,6 +213,8 @@ def _to_array(data: object) -> Array:
     Level by level, because `np.asarray` takes twice as long, and turns a list that hides one long text into an array
     with room for that text in every place.
     """
+    if isinstance(data, np.ndarray) and data.ndim <= MAX_NESTING:
+        return data
     if not isinstance(data, list) or not data:
         raise InvalidInput(f'expected "data" as a list of numbers, received {_kind(data)}')
     level, shape = data, [len(data)]

@@ -9,6 +9,7 @@ A value is a number, a text, {"b64": "…"} for bytes, or lists of these of one 
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
@@ -19,6 +20,7 @@ import orjson
 from server.descriptions import ModelDescription
 from server.errors import InvalidInput
 from server.tensors import Array, InferRequest, InferResponse, TensorSpec
+from server.transports.codecs import json_boxes
 from server.transports.codecs.tfserving import (
     IMAGE_BYTES,
     TfRequest,
@@ -30,8 +32,9 @@ from server.transports.codecs.tfserving import (
     read_scores,
 )
 from server.transports.codecs.tfserving_examples import decode_examples
-from server.transports.codecs.v2_tensors import decode_values
+from server.transports.codecs.v2_tensors import decode_values, holds_bytes
 
+_VALUES: Final = json_boxes.pattern_of("instances", "inputs")
 B64: Final = "b64"
 BYTES_SUFFIX: Final = "_bytes"  # outputs of bytes whose name ends so are told as base64, as TensorFlow Serving does
 MAX_NESTING: Final = 32  # as many dimensions as NumPy had for decades; its own end is 64
@@ -48,7 +51,14 @@ def decode_predict(body: bytes, model: ModelDescription) -> TfRequest:
     Raises:
         InvalidInput: It is not of the protocol's form, or not what the model takes.
     """
-    document = _parse(body)
+    boxed = json_boxes.loads(body, _VALUES, lambda document: (document,))
+    if boxed is not None:
+        with contextlib.suppress(InvalidInput):  # its message is to be about the body as it came
+            return _read_predict(boxed, model)
+    return _read_predict(_parse(body), model)
+
+
+def _read_predict(document: dict[str, Any], model: ModelDescription) -> TfRequest:
     signature = choose_signature(_text(document, "signature_name"), predict_signatures(model))
     if ("instances" in document) == ("inputs" in document):
         raise InvalidInput('expected either "instances" (rows) or "inputs" (columns), received both or neither')
@@ -148,6 +158,8 @@ def _columns(value: object, model: ModelDescription) -> dict[str, Any]:
 
 
 def _columns_of_rows(rows: object, model: ModelDescription) -> dict[str, Any]:
+    if isinstance(rows, np.ndarray):
+        return {_only_input(model): rows}
     if not isinstance(rows, list) or not rows:
         raise InvalidInput(f'expected "instances" as a list of rows, received {_kind(rows)}')
     first = rows[0]
@@ -170,6 +182,8 @@ def _only_input(model: ModelDescription) -> str:
 
 
 def _to_array(name: str, spec: TensorSpec, value: object, *, takes_pictures: bool) -> Array:
+    if isinstance(value, np.ndarray):
+        return _decode_box(name, spec, value)
     values, shape = _flatten(name, value)
     if takes_pictures and (name == IMAGE_BYTES or any(isinstance(value, (dict, str)) for value in values[:1])):
         return np.atleast_1d(decode_values(name, "BYTES", shape, [_read_picture(name, value) for value in values]))
@@ -180,6 +194,12 @@ def _to_array(name: str, spec: TensorSpec, value: object, *, takes_pictures: boo
         stranger = next(value for value in values if type(value) not in allowed)
         raise InvalidInput(f"expected {spec.datatype} values for '{name}', received {_kind(stranger)}")
     return decode_values(name, spec.datatype, shape, values)
+
+
+def _decode_box(name: str, spec: TensorSpec, box: Array) -> Array:
+    if name == IMAGE_BYTES or not holds_bytes(spec.datatype):
+        raise InvalidInput(f"expected {spec.datatype} values for '{name}', received numbers")
+    return decode_values(name, spec.datatype, box.shape, box.ravel())
 
 
 def _flatten(name: str, value: object) -> tuple[list[Any], list[int]]:

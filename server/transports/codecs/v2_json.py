@@ -7,6 +7,7 @@ a picture's own bytes                                                           
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ import orjson
 
 from server.errors import InvalidInput
 from server.tensors import Array, InferRequest, InferResponse
+from server.transports.codecs import json_boxes
 from server.transports.codecs.v2 import (
     NamedOutput,
     V2Request,
@@ -24,8 +26,9 @@ from server.transports.codecs.v2 import (
     refuse_shared_memory,
     select,
 )
-from server.transports.codecs.v2_tensors import decode_raw, decode_values, encode_raw
+from server.transports.codecs.v2_tensors import decode_raw, decode_values, encode_raw, holds_bytes
 
+_DATA: Final = json_boxes.pattern_of("data")
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
 
 
@@ -56,10 +59,18 @@ def decode_request(body: bytes, header_length: int | None) -> V2Request:
         return V2Request(InferRequest(images=(body,), protocol="v2_http"))
     if header_length is not None and header_length > len(body):
         raise InvalidInput(f"expected {header_length:,} bytes of JSON by the header, received {len(body):,} in all")
-    document = _parse(body if header_length is None else body[:header_length])
+    text = body if header_length is None else body[:header_length]
+    behind = memoryview(body)[len(text) :]
+    boxed = json_boxes.loads(text, _DATA, _tensors)
+    if boxed is not None:
+        with contextlib.suppress(InvalidInput):  # its message is to be about the body as it came
+            return _read_document(boxed, behind)
+    return _read_document(_parse(text), behind)
+
+
+def _read_document(document: dict[str, Any], behind: memoryview) -> V2Request:
     request = V2Request(InferRequest(protocol="v2_http"), id=_typed(document, "id", str, ""))
     read_parameters(request, _typed(document, "parameters", dict, {}))
-    behind = memoryview(body)[len(body) if header_length is None else header_length :]
     request.infer.inputs = _decode_inputs(_objects(document, "inputs"), behind)
     request.outputs = tuple(
         read_output(_typed(output, "name", str), _typed(output, "parameters", dict, {}))
@@ -145,6 +156,9 @@ def _decode_inputs(tensors: list[dict[str, Any]], behind: memoryview) -> dict[st
 
 
 def _decode_data(name: str, datatype: str, shape: tuple[int, ...], tensor: dict[str, Any]) -> Array:
+    data = tensor.get("data")
+    if isinstance(data, np.ndarray):
+        return _decode_box(name, datatype, shape, data)
     values = _flatten(name, shape, _typed(tensor, "data", list))
     kinds = {*map(type, values)}
     if datatype == "BYTES":
@@ -160,6 +174,17 @@ def _decode_data(name: str, datatype: str, shape: tuple[int, ...], tensor: dict[
         as_base64 = tensor.get("parameters", {}).get("content_type") == "base64"
         values = [_decode_base64(name, value) if as_base64 else value.encode() for value in values]
     return decode_values(name, datatype, shape, values)
+
+
+def _decode_box(name: str, datatype: str, shape: tuple[int, ...], box: Array) -> Array:
+    if box.shape not in (shape, (box.size,)) or not holds_bytes(datatype):
+        raise InvalidInput(_ragged(name, shape))
+    return decode_values(name, datatype, shape, box.ravel())
+
+
+def _tensors(document: dict[str, Any]) -> list[Any]:
+    inputs = document.get("inputs")
+    return inputs if isinstance(inputs, list) else []
 
 
 def _flatten(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:

@@ -80,6 +80,16 @@ def decode_values(name: str, datatype: str, shape: Iterable[int], values: Sequen
         raise InvalidInput(f"expected values that fit {datatype} for '{name}': {error}") from None
 
 
+def holds_bytes(datatype: str) -> bool:
+    """Whether a type is one of numbers that has every whole number from 0 to 255.
+
+    Args:
+        datatype: The protocol's name of it.
+    """
+    dtype = DTYPES.get(datatype)
+    return dtype is not None and dtype.kind in "iuf" and np.can_cast(np.uint8, dtype)
+
+
 def encode_raw(array: Array) -> bytes:
     """A tensor's bytes.
 
