@@ -17,21 +17,24 @@ FEWEST: Final = 64
 # Until a rate is known. A batch of the largest size and the next one fit several times.
 UNMEASURED: Final = 512
 WINDOW_S: Final = 0.1
-# A queue stands when it was long for as many windows. A version that comes up, a batch of large pictures or a neighbour
-# on the core make one for a moment: refusing then cost 30 reloads some 900 of 100,000 requests that were never late.
-STANDS_AFTER: Final = 4
+# A queue stands, or stands no longer, after as many windows. A version that comes up, a batch of large pictures or a
+# neighbour on the core make one for a moment: refusing then cost 30 reloads 900 of 100,000 requests that were not late.
+STANDS_AFTER: Final = 8
 # A rate is learnt quickly and forgotten slowly: a limit that follows every dip down would hold the rate down itself.
 LEARN: Final = 0.5
 # At half load the only windows that never ran out of work are slow ones, as while a version comes up; forgotten at 0.05
 # a window, the limit sank to what came instead of what can be done.
 FORGET: Final = 0.02
-# Shares of the budget that requests under way may take to finish, in a burst and while a queue stands. The rest is for
-# what a request has waited before it could be counted, and for noise. Times the safety factor of `server.admission` a
-# burst has to stay below the budget: or admission refuses before this does, at ten times the cost.
-BURST: Final = 0.4
-STANDING: Final = 0.25
-# A standing queue is over when it has been this much shorter than allowed.
-OVER: Final = 0.5
+# Share of the budget that requests under way may take to finish. Times the safety factor of `server.admission` and what
+# a core loses to refusals, it has to stay below the budget: or admission refuses first, at ten times the cost.
+BURST: Final = 0.3
+# A queue stands once getting through it took this share of the budget in each of the windows, ...
+BEGINS: Final = 0.25
+# ... is then held at this share, which is two batches of 32 and more: with three times as many under way, all of them
+# in nobody's cache, goodput was an eighth lower ...
+STANDING: Final = 0.1
+# ... and stands no longer when it was shorter than this for as long.
+ENDS: Final = 0.05
 
 
 class Congestion:
@@ -48,7 +51,7 @@ class Congestion:
         "_lowest",
         "_rate_per_s",
         "_stands",
-        "_stood",
+        "_windows",
         "limit",
         "under_way",
     )
@@ -56,7 +59,7 @@ class Congestion:
     def __init__(self, budget_s: float) -> None:
         self._budget_s = budget_s
         self._stands = False
-        self._stood = 0  # windows in which the queue was long throughout, up to now
+        self._windows = 0  # that in a row say it stands, or stands no longer
         self._rate_per_s = 0.0
         self._began_s = 0.0
         self._finished = 0
@@ -101,11 +104,13 @@ class Congestion:
         self._began_s, self._finished, self._lowest = now_s, 0, self.under_way
 
     def _choose_limit(self, elapsed_s: float) -> None:
-        standing = max(FEWEST, int(self._rate_per_s * self._budget_s * STANDING))
-        share = STANDING * (OVER if self._stands else 1)
-        self._stood = self._stood + 1 if self._took_s(elapsed_s) >= self._budget_s * share else 0
-        self._stands = self._stood >= (1 if self._stands else STANDS_AFTER)
-        self.limit = standing if self._stands else max(FEWEST, int(self._rate_per_s * self._budget_s * BURST))
+        share = self._took_s(elapsed_s) / self._budget_s
+        changes = share < ENDS if self._stands else share >= BEGINS
+        self._windows = self._windows + 1 if changes else 0
+        if self._windows >= STANDS_AFTER:
+            self._stands, self._windows = not self._stands, 0
+        allowed = STANDING if self._stands else BURST
+        self.limit = max(FEWEST, int(self._rate_per_s * self._budget_s * allowed))
 
     def _took_s(self, elapsed_s: float) -> float:
         """How long the shortest queue of this window took to get through, at the rate of this window.

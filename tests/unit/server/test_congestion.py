@@ -28,7 +28,7 @@ def test_a_standing_queue_is_allowed_less_until_it_is_gone() -> None:
     assert abs(congestion.limit - standing) <= standing * 0.02
     while congestion.under_way > standing * 0.7:
         congestion.leave(now_s, answered=False)
-    now_s = work(congestion, per_s=4000, seconds=1, under_way=0, from_s=now_s)
+    now_s = work(congestion, per_s=4000, seconds=2, under_way=0, from_s=now_s)
     assert abs(congestion.limit - standing) <= standing * 0.02, "shorter, but it still stands"
     while congestion.under_way > standing * 0.3:
         congestion.leave(now_s, answered=False)
@@ -44,6 +44,18 @@ def test_a_long_moment_is_no_standing_queue() -> None:
     assert congestion.limit >= 0.98 * burst
     work(congestion, per_s=4000, seconds=WINDOW_S * 2, under_way=burst, from_s=now_s)
     assert congestion.limit <= 1.02 * 4000 * BUDGET_S * STANDING
+
+
+def test_a_standing_queue_that_was_short_for_a_moment_still_stands() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=4000, seconds=3, under_way=300)
+    standing = congestion.limit
+    while congestion.under_way > FEWEST // 4:
+        congestion.leave(now_s, answered=False)
+    now_s = work(congestion, per_s=4000, seconds=WINDOW_S * (STANDS_AFTER - 2), under_way=FEWEST // 4, from_s=now_s)
+    assert congestion.limit <= 1.02 * standing
+    work(congestion, per_s=4000, seconds=WINDOW_S * 4, under_way=FEWEST // 4, from_s=now_s)
+    assert congestion.limit >= 2 * standing
 
 
 def test_it_is_full_at_the_limit_and_not_below() -> None:
