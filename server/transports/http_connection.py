@@ -21,7 +21,7 @@ from server.congestion import Congestion
 from server.metrics import Metrics
 from server.security import Security
 from server.service import Service
-from server.transports.http_hot import Hot, read, spell, spell_head
+from server.transports.http_hot import Heads, Hot, read, spell, spell_head
 from server.transports.http_inference import infer_v2, predict
 from server.transports.http_problems import spell_problem, spell_timing
 from server.transports.http_security import address_of, credentials_of_fields, run_guarded
@@ -50,6 +50,7 @@ class Doors:
         body_limit_bytes: Of bodies.
         security: Who is let in.
         traced: Whether the trace that a request is part of is kept, which aiohttp's middleware does.
+        heads: What heads were read before.
         running: Requests that are being answered, or whose bodies are on their way, hot or not.
     """
 
@@ -59,6 +60,7 @@ class Doors:
     body_limit_bytes: int
     security: Security = field(default_factory=Security)
     traced: bool = False
+    heads: Heads = field(default_factory=Heads)
     running: int = 0
 
 
@@ -134,12 +136,13 @@ class HotHandler(SheddingHandler):
 
     def _read(self, data: bytes) -> bool:
         """Takes the request in `data`, or its beginning. Returns whether it is one for here."""
-        found = read(data, self._doors.body_limit_bytes, self._recognise if self._restricted else None)
+        doors = self._doors
+        found = read(data, doors.body_limit_bytes, self._recognise if self._restricted else None, doors.heads)
         if found is None:
             return False
         if isinstance(found, int):
             self._parts, self._missing_bytes = [data], found - len(data)
-            self._doors.running += 1  # a stop waits for the rest of it
+            doors.running += 1  # a stop waits for the rest of it
         else:
             self._take(found)
         return True

@@ -31,6 +31,9 @@ _SPECIAL: Final = frozenset(
 # Where callers have to say who they are, and that can be looked up.
 _SPECIAL_BUT_CREDENTIALS: Final = _SPECIAL - {b"authorization"}
 _MAX_DIGITS: Final = 9
+# Heads that are remembered: as many as clients of many kinds send, and none so long that they would take much memory.
+MAX_KEPT: Final = 512
+MAX_KEPT_BYTES: Final = 1024
 _CLOSE: Final = "Connection: close\r\n"
 
 
@@ -48,8 +51,69 @@ class Hot(NamedTuple):
     path: str
 
 
+class Head(NamedTuple):
+    """A request's head, read.
+
+    Args:
+        v2: Whether it is the Open Inference Protocol's.
+        path: Its path.
+        model: Of the path, or empty.
+        version: Of the path.
+        body_bytes: How long its body is.
+        content_type: The header's value, or "".
+        request_id: As the caller gave it.
+        budget_ms: The header's value.
+        header_length: Of V2's JSON, by its header.
+        fields: Every header.
+    """
+
+    v2: bool
+    path: str
+    model: str
+    version: str | None
+    body_bytes: int
+    content_type: str
+    request_id: str | None
+    budget_ms: str | None
+    header_length: str | None
+    fields: Mapping[bytes, bytes]
+
+
+class Heads:
+    """Heads that were read before: a client sends the same one again and again, and so do others of its kind."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._known)
+
+    def read(self, text: bytes) -> Head | None:
+        """Reads a head whose sender does not matter.
+
+        Args:
+            text: From its first line to the empty one.
+
+        Returns:
+            The head, or None where it is nothing of the plain kind.
+        """
+        head = self._known.get(text)
+        if head is None:
+            head = read_head(text, _SPECIAL)
+            # One with a name of its own comes once.
+            if head is not None and head.request_id is None and len(text) <= MAX_KEPT_BYTES:
+                if len(self._known) >= MAX_KEPT:
+                    self._known.clear()
+                self._known[text] = head
+        return head
+
+
 def read(
-    data: bytes, limit_bytes: int, recognise: Callable[[Mapping[bytes, bytes]], bool] | None = None
+    data: bytes,
+    limit_bytes: int,
+    recognise: Callable[[Mapping[bytes, bytes]], bool] | None = None,
+    heads: Heads | None = None,
 ) -> Hot | int | None:
     """Reads a request.
 
@@ -57,36 +121,72 @@ def read(
         data: What a connection that was at rest has received.
         limit_bytes: Of bodies.
         recognise: Whether the sender of such headers is known and may ask; None where anybody may.
+        heads: Remembers heads; not asked where there is somebody to recognise, because then heads hold credentials.
 
     Returns:
         The request; or its length where only its head and a part of its body are there; or None where `data` is nothing
         of the plain kind.
     """
-    found = _HEAD.match(data)
+    if not data.startswith(b"POST /"):
+        return None
+    end = data.find(b"\r\n\r\n") + 4
+    text = data[:end]
+    if recognise is not None:
+        head = read_head(text, _SPECIAL_BUT_CREDENTIALS)
+    else:
+        head = read_head(text, _SPECIAL) if heads is None else heads.read(text)
+    if head is None or head.body_bytes > limit_bytes or (recognise is not None and not recognise(head.fields)):
+        return None
+    whole = end + head.body_bytes
+    if whole != len(data):
+        return whole if whole > len(data) else None
+    call = Call(
+        data[end:],
+        request_id_of(head.request_id),
+        head.model,
+        head.version,
+        None,
+        head.content_type,
+        head.budget_ms,
+        head.header_length,
+    )
+    return Hot(call, head.v2, head.path)
+
+
+def read_head(text: bytes, special: frozenset[bytes]) -> Head | None:
+    """Reads a request's head.
+
+    Args:
+        text: From its first line to the empty one.
+        special: Headers that are not for here.
+
+    Returns:
+        The head, or None where it is nothing of the plain kind.
+    """
+    found = _HEAD.fullmatch(text)
     if found is None:
         return None
-    fields = _read_fields(found["fields"], _SPECIAL if recognise is None else _SPECIAL_BUT_CREDENTIALS)
-    if fields is None or b"host" not in fields or (recognise is not None and not recognise(fields)):
+    fields = _read_fields(found["fields"], special)
+    if fields is None or b"host" not in fields:
         return None
     named = found["v2"]
     if named is not None and b"accept-encoding" in fields:  # its answers may be compressed
         return None
     length = fields.get(b"content-length", b"")
-    if not length.isdigit() or len(length) > _MAX_DIGITS or int(length) > limit_bytes:
+    if not length.isdigit() or len(length) > _MAX_DIGITS:
         return None
-    whole = found.end() + int(length)
-    if whole != len(data):
-        return whole if whole > len(data) else None
-    call = Call(
-        body=data[found.end() :],
-        request_id=request_id_of(_text(fields.get(b"x-request-id"))),
+    return Head(
+        v2=named is not None,
+        path=text[5 : text.index(b" ", 5)].decode(),
         model=(named or found["plain"] or b"").decode(),
         version=_text(found["version"]),
+        body_bytes=int(length),
         content_type=fields.get(b"content-type", b"").decode(),
+        request_id=_text(fields.get(b"x-request-id")),
         budget_ms=_text(fields.get(b"x-latency-budget-ms")),
         header_length=_text(fields.get(b"inference-header-content-length")),
+        fields=fields,
     )
-    return Hot(call, named is not None, data[5 : data.index(b" ", 5)].decode())
 
 
 def spell(answer: Answer, request_id: str, timing: str, *, close: bool) -> bytes:

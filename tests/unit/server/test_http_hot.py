@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.tensors import Timing
-from server.transports.http_hot import Hot, read, spell, spell_head
+from server.transports.http_hot import MAX_KEPT, MAX_KEPT_BYTES, Heads, Hot, read, spell, spell_head
 from server.transports.http_inference import Answer
 
 BODY = b"\x89PNG\r\n\r\n bytes"
@@ -190,3 +190,36 @@ def test_a_last_answer_says_so_and_v2_tells_its_header_length() -> None:
     refused = spell_head(429, "Too Many Requests", "text/plain", 0, "me", "t", "Retry-After: 1\r\n", close=False)
     assert refused.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
     assert b"\r\nRetry-After: 1\r\n" in refused
+
+
+def test_a_head_that_was_read_before_says_the_same() -> None:
+    heads = Heads()
+    for body in (BODY, BODY, BODY[::-1]):
+        first, known = read(request(body=body), LIMIT), read(request(body=body), LIMIT, heads=heads)
+        assert isinstance(first, Hot)
+        assert isinstance(known, Hot)
+        assert (known.v2, known.path, known.call.body) == (first.v2, first.path, body)
+        assert known.call.request_id != first.call.request_id
+    for data in (WHOLE + b"x", request("/predict", "Cookie: a=b"), request("/other")):
+        assert read(data, LIMIT, heads=heads) is None
+    assert read(WHOLE[:-1], LIMIT, heads=heads) == len(WHOLE)
+    assert read(WHOLE, len(BODY) - 1, heads=heads) is None
+
+
+def test_heads_with_credentials_or_names_of_their_own_are_not_kept() -> None:
+    heads = Heads()
+    secret, named = request("/predict", "Authorization: Bearer abc"), request("/predict", "X-Request-Id: mine")
+    assert isinstance(read(secret, LIMIT, lambda _: True, heads), Hot)
+    assert read(secret, LIMIT, heads=heads) is None
+    assert isinstance(read(named, LIMIT, heads=heads), Hot)
+    assert isinstance(read(request("/predict", "X: " + "y" * MAX_KEPT_BYTES), LIMIT, heads=heads), Hot)
+    assert len(heads) == 0
+    assert isinstance(read(WHOLE, LIMIT, heads=heads), Hot)
+    assert len(heads) == 1
+
+
+def test_so_many_heads_are_kept_and_no_more() -> None:
+    heads = Heads()
+    for number in range(3 * MAX_KEPT):
+        assert isinstance(read(request("/predict", f"X: {number}"), LIMIT, heads=heads), Hot)
+        assert len(heads) <= MAX_KEPT
