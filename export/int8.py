@@ -1,37 +1,59 @@
-"""The int8 variant: which graph of those that can be made is written.
+"""The int8 variants: which graphs of those that can be made are written.
 
 calibration rows ──drift?──▶ each method: both starts, measured ──▶ the fastest that passes
                                  │ all miss
                                  ▼
                          what does each layer cost? ──▶ the worst 1, 2, 4, … stay in float32 ──▶ the first that passes
+                                                                     │ none
+                                                                     ▼
+                                                         fine-tune a copy, and all of it once more
+
+int8 ──the same, wide layers as matrix products──▶ faster here? ──▶ int8-amx
 """
 
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from export import bundle, quantize, verify
+from export import amx, bundle, convert, qat, quantize, verify
 from export.drift import measure_drift
 from export.exporter import Exporter, attempt_line, stage_timer
 from export.manifest import Attempt, Written
 from export.quantize import Recipe
 from export.run_folder import Rows
-from export.settings import INT8
+from export.settings import INT8, INT8_AMX
 
 SENSITIVITY_ROWS: Final = 128  # enough to order the layers by; every layer is quantized once for it
 
-Best = tuple[bytes, str]
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The int8 graph that passed and is the fastest.
+
+    Args:
+        recipe: How it was made.
+        model: Serialised.
+        images_per_s: At one thread.
+    """
+
+    recipe: Recipe
+    model: bytes
+    images_per_s: float
 
 
-def write_int8(exporter: Exporter, stage: bundle.Staging, float32: ModelProto, calibration: Rows) -> list[Written]:
-    """Writes the int8 variant, if one passes.
+def write_int8(
+    exporter: Exporter, stage: bundle.Staging, keras_model: Any, float32: ModelProto, calibration: Rows
+) -> list[Written]:
+    """Writes the int8 variants that pass.
 
     Args:
         exporter: The export.
         stage: The bundle being written.
-        float32: The verified graph.
+        keras_model: What is exported.
+        float32: Its verified graph.
         calibration: Rows to find ranges with.
     """
     exporter.drift = drift = measure_drift(calibration.pixels, exporter.holdout.pixels)
@@ -45,16 +67,52 @@ def write_int8(exporter: Exporter, stage: bundle.Staging, float32: ModelProto, c
         exporter.refusals[INT8] = [reason]
         return []
     with stage_timer(exporter.say, "quantize int8"):
-        best = _best(exporter, quantize.prepare(float32), calibration.pixels)
-    return exporter.write(stage, INT8, *best) if best else []
+        prepared = quantize.prepare(float32)
+        best = _best(exporter, prepared, calibration.pixels)
+    if best is None and exporter.settings.qat_epochs and _some_answered_wrongly(exporter):
+        with stage_timer(exporter.say, "fine-tune int8"):
+            prepared = _fine_tuned(exporter, keras_model, float32, calibration.pixels)
+            best = _best(exporter, prepared, calibration.pixels, exporter.settings.qat_epochs)
+    written = exporter.write(stage, INT8, best.model, str(best.recipe), best.images_per_s) if best else []
+    if best and written and INT8_AMX in exporter.settings.variants:
+        written += _write_amx(exporter, stage, prepared, calibration.pixels, best)
+    return written
 
 
-def _best(exporter: Exporter, prepared: ModelProto, rows: NDArray[np.uint8]) -> Best | None:
+def _write_amx(
+    exporter: Exporter, stage: bundle.Staging, prepared: ModelProto, rows: NDArray[np.uint8], best: Best
+) -> list[Written]:
+    if not amx.wide_weights(prepared, quantize.layers(prepared, best.recipe)):
+        return []
+    recipe = replace(best.recipe, products=True)
+    with stage_timer(exporter.say, "quantize int8-amx"):
+        model = quantize.quantize(prepared, rows, recipe).SerializeToString()
+        speeds = exporter.speeds({INT8: best.model, INT8_AMX: model})
+    reasons = verify.gain_misses(speeds[INT8_AMX] / speeds[INT8], exporter.gates)
+    if reasons:
+        exporter.refusals[INT8_AMX] = reasons
+        return []
+    return exporter.write(stage, INT8_AMX, model, str(recipe), speeds[INT8_AMX])
+
+
+def _some_answered_wrongly(exporter: Exporter) -> bool:
+    return any(_answers_wrongly(exporter, one) for one in exporter.attempts if one.variant == INT8)
+
+
+def _fine_tuned(exporter: Exporter, keras_model: Any, float32: ModelProto, rows: NDArray[np.uint8]) -> ModelProto:
+    settings = exporter.settings
+    exporter.say(f"  int8: fine-tuning for {settings.qat_epochs} epochs of {len(rows):,} rows")
+    tuned = qat.fine_tune(keras_model, rows, epochs=settings.qat_epochs, learning_rate=settings.qat_learning_rate)
+    properties = {entry.key: entry.value for entry in float32.metadata_props}
+    return quantize.prepare(convert.to_onnx(tuned, opset=settings.opset, properties=properties))
+
+
+def _best(exporter: Exporter, prepared: ModelProto, rows: NDArray[np.uint8], tuned_epochs: int = 0) -> Best | None:
     chosen = exporter.settings.calibration
     starts = quantize.starts(prepared, exporter.settings.first_layer)
     missed: dict[Recipe, Attempt] = {}
     for method in quantize.METHODS if chosen == "auto" else (chosen,):
-        recipes = [Recipe(method, start) for start in starts]
+        recipes = [Recipe(method, start, tuned_epochs=tuned_epochs) for start in starts]
         best = _fastest(exporter, prepared, rows, recipes, missed)
         if best:
             return best
@@ -86,7 +144,7 @@ def _fastest(
     if not passed:
         return None
     recipe = max(passed, key=passed.__getitem__)
-    return models[recipe], str(recipe)
+    return Best(recipe, models[recipe], passed[recipe])
 
 
 def _answers_wrongly(exporter: Exporter, attempt: Attempt) -> bool:
@@ -101,7 +159,7 @@ def _spared(exporter: Exporter, prepared: ModelProto, rows: NDArray[np.uint8], r
     hurting = [layer for layer, gain in gains.items() if gain > 0]
     count = 1
     while count <= len(hurting) and count < len(gains):
-        trial = Recipe(recipe.method, recipe.start, tuple(hurting[:count]))
+        trial = replace(recipe, float_layers=tuple(hurting[:count]))
         best = _fastest(exporter, prepared, rows, [trial], {})
         if best:
             return best
@@ -123,7 +181,7 @@ def sensitivity(prepared: ModelProto, rows: NDArray[np.uint8], recipe: Recipe) -
     reference = verify.answer(verify.open_session(prepared.SerializeToString()), rows)
 
     def error(float_layers: tuple[str, ...]) -> float:
-        trial = Recipe(recipe.method, recipe.start, float_layers)
+        trial = replace(recipe, float_layers=float_layers)
         model = quantize.quantize(prepared, rows, trial).SerializeToString()
         return float(np.abs(verify.answer(verify.open_session(model), rows) - reference).mean())
 

@@ -27,6 +27,7 @@ from export.float16 import write_float16
 from export.golden import Golden, make_golden
 from export.int8 import write_int8
 from export.manifest import TOOLS, Written, build_manifest, build_report, golden_set
+from export.openvino import measure_openvino
 from export.reference import build_reference
 from export.run_folder import Run, find_run
 from export.settings import FLOAT16, FLOAT32, INT8, ExportSettings, Gates
@@ -110,9 +111,11 @@ def _fill(stage: bundle.Staging, job: _Job) -> tuple[bundle_pb2.Manifest, dict[s
         run_checks.check_scaling(run, float32)
     written = [_write_float32(exporter, stage, float32, golden, expected)]
     if INT8 in settings.variants:
-        written += write_int8(exporter, stage, float32, calibration)
+        written += write_int8(exporter, stage, keras_model, float32, calibration)
     if FLOAT16 in settings.variants:
         written += write_float16(exporter, stage, float32)
+    with stage_timer(job.say, "OpenVINO"):
+        openvino = measure_openvino(exporter, written)
     explanation = write_explanation(exporter, stage, float32) if settings.activation_map else None
     golden_path = stage.write_npz(bundle.GOLDEN, golden.arrays(expected, run.labels))
     described = golden_set(golden_path, golden, settings.golden_tolerance)
@@ -134,7 +137,7 @@ def _fill(stage: bundle.Staging, job: _Job) -> tuple[bundle_pb2.Manifest, dict[s
         attempts=exporter.attempts,
         written=written,
         reference_accuracy=accuracy,
-        measured=_measured(exporter, job.started_s),
+        measured={"openvino": openvino, **_measured(exporter, job.started_s)},
     )
     stage.write_json(bundle.REPORT, report)
     stage.write(bundle.MANIFEST, bundle.manifest_json(manifest))

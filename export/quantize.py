@@ -27,6 +27,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
+from export import amx
 from export.graph import INPUT, PixelChain, add_constant, canonical, constants, consumers, pixel_chain
 from export.quiet import noisy_library
 
@@ -50,15 +51,20 @@ class Recipe:
         method: How ranges are found: `minmax`, `percentile` or `entropy`.
         start: What happens to the pixels and the first layer: `pixels-int8`, `first-float` or `plain`.
         float_layers: Names of further layers that stay in float32, because they hurt.
+        products: Whether wide convolutions become matrix products; see `export.amx`.
+        tuned_epochs: For how long the weights were fine-tuned before; see `export.qat`.
     """
 
     method: str
     start: str
     float_layers: tuple[str, ...] = ()
+    products: bool = False
+    tuned_epochs: int = 0
 
     def __str__(self) -> str:
         kept = f", {' '.join(self.float_layers)} in float32" if self.float_layers else ""
-        return f"{self.start}, {self.method}{kept}"
+        tuned = f", fine-tuned for {self.tuned_epochs} epochs" if self.tuned_epochs else ""
+        return f"{self.start}, {self.method}{kept}{tuned}{', matrix products' if self.products else ''}"
 
 
 def prepare(model: ModelProto) -> ModelProto:
@@ -142,6 +148,8 @@ def _quantize_static(model: ModelProto, rows: NDArray[np.uint8], recipe: Recipe,
     known = ort_quantization.CalibrationMethod
     methods = {"minmax": known.MinMax, "percentile": known.Percentile, "entropy": known.Entropy}
     overrides = _pixel_override(pixel_chain(model)) if recipe.start == PIXELS_INT8 else {}
+    if recipe.products:
+        overrides |= amx.overrides(model, amx.wide_weights(model, layers(model, recipe)))
     with tempfile.TemporaryDirectory() as folder, noisy_library(), _quiet_logging():
         source, target = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)  # a graph handed over in memory would be changed
@@ -156,7 +164,7 @@ def _quantize_static(model: ModelProto, rows: NDArray[np.uint8], recipe: Recipe,
             nodes_to_exclude=excluded,
             calibrate_method=methods[recipe.method],
             calibration_providers=["CPUExecutionProvider"],
-            extra_options=overrides,
+            extra_options={"TensorQuantOverrides": overrides} if overrides else {},
         )
         return onnx.load(target)
 
@@ -210,7 +218,7 @@ def _pixel_override(chain: PixelChain | None) -> dict[str, Any]:
     if chain is None or zero_point is None:
         return {}
     exact = {"scale": np.array(chain.scale, np.float32), "zero_point": np.array(zero_point, np.uint8)}
-    return {"TensorQuantOverrides": {chain.output: [exact]}}
+    return {chain.output: [exact]}
 
 
 def _pixels_to_first_layer(quantized: ModelProto, chain: PixelChain) -> None:

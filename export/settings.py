@@ -11,9 +11,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 FLOAT32: Final = "float32"
 INT8: Final = "int8"
+INT8_AMX: Final = "int8-amx"
 FLOAT16: Final = "float16"
-VARIANTS: Final = (FLOAT32, INT8, FLOAT16)
-DEFAULT_VARIANTS: Final = (FLOAT32, INT8)
+VARIANTS: Final = (FLOAT32, INT8, INT8_AMX, FLOAT16)
+DEFAULT_VARIANTS: Final = (FLOAT32, INT8, INT8_AMX)
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -45,6 +46,11 @@ class Gates(BaseSettings):
     max_size_ratio: float = Field(
         default=1.0, gt=0.0, description="int8 and float16: largest file, as a multiple of float32's"
     )
+    min_amx_gain: float = Field(
+        default=1.05,
+        ge=0.0,
+        description="int8-amx: least images/s at one thread, as a multiple of int8's; 0 makes it for another machine",
+    )
     max_calibration_drift: float = Field(
         default=0.25,
         ge=0.0,
@@ -62,7 +68,8 @@ class ExportSettings(BaseSettings):
     models: Path = Field(default=Path("models"), description="folder of bundles, <models>/<name>/<version>/")
     variants: Annotated[tuple[str, ...], NoDecode] = Field(
         default=DEFAULT_VARIANTS,
-        description="variants to make, out of float32, int8 and float16, separated by commas; float32 is always made",
+        description="variants to make, out of float32, int8, int8-amx and float16, separated by commas; float32 is"
+        " always made, and int8-amx only with int8",
     )
     opset: int = Field(default=17, ge=13, le=21, description="ONNX operator set; 18 and later add a transpose")
     calibration: Literal["auto", "minmax", "percentile", "entropy"] = Field(
@@ -76,6 +83,16 @@ class ExportSettings(BaseSettings):
     sensitivity: bool = Field(
         default=True,
         description="int8: when no calibration passes, find the layers that hurt most and leave them in float32",
+    )
+    qat_epochs: int = Field(
+        default=10,
+        ge=0,
+        le=1000,
+        description="int8: when all else misses a gate by its answers, fine-tune a copy under int8's rounding for so"
+        " many passes over the calibration rows; 0: never",
+    )
+    qat_learning_rate: float = Field(
+        default=3e-4, gt=0, le=1, description="of that fine-tuning at its start; it falls to zero"
     )
     activation_map: bool = Field(
         default=True, description="write model.explain.onnx, the class-activation map, where the architecture allows it"

@@ -4,13 +4,15 @@
           │                             ├──compare──▶ Comparison ──gate──▶ reasons against it, none if it may be written
           └──────ONNX Runtime──▶ answers┘
 
-Speed is CPU time of one ONNX Runtime thread, in rounds that alternate between the variants: another process on the
+Speed is CPU time with one ONNX Runtime thread, in rounds that alternate between the variants: another process on the
 same cores, or a clock that changes, hits both alike and leaves the ratio alone.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.graph import INPUT, OUTPUT
-from export.settings import FLOAT16, FLOAT32, INT8, Gates
+from export.settings import FLOAT16, FLOAT32, INT8, INT8_AMX, Gates
 
 VERIFY_ROWS: Final = 64
 SPEED_ROWS: Final = 16
@@ -131,11 +133,22 @@ def answer_misses(variant: str, comparison: Comparison, gates: Gates) -> list[st
     return [reason for reason in reasons if reason]
 
 
+def gain_misses(gain: float, gates: Gates) -> list[str]:
+    """Lists what its speed says against int8-amx, which is written only where it is worth a file of its own.
+
+    Args:
+        gain: Its images/s as a multiple of int8's.
+        gates: The limits.
+    """
+    reason = _missed("speed as a multiple of int8's", gain, gates.min_amx_gain, least=True)
+    return [reason] if reason else []
+
+
 def _cost_misses(variant: str, speedup: float, size_ratio: float, gates: Gates) -> list[str]:
     if variant == FLOAT32:
         return []
     reasons = [_missed("size as a multiple of float32's", size_ratio, gates.max_size_ratio)]
-    if variant == INT8 and gates.min_speedup:
+    if variant in (INT8, INT8_AMX) and gates.min_speedup:
         reasons.append(_missed("speed as a multiple of float32's", speedup, gates.min_speedup, least=True))
     return [reason for reason in reasons if reason]
 
@@ -171,8 +184,10 @@ def answer(session: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         `float32[n, classes]`.
     """
-    starts = range(0, len(pixels), VERIFY_ROWS)
-    return np.concatenate([session.run([OUTPUT], {INPUT: pixels[at : at + VERIFY_ROWS]})[0] for at in starts])
+    parts = [pixels[at : at + VERIFY_ROWS] for at in range(0, len(pixels), VERIFY_ROWS)]
+    # A session may run in several threads, and each batch's answers are the same in any of them.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return np.concatenate(list(pool.map(lambda part: session.run([OUTPUT], {INPUT: part})[0], parts)))
 
 
 def images_per_s(sessions: Mapping[str, Any], pixels: NDArray[np.uint8]) -> dict[str, float]:
@@ -204,8 +219,8 @@ def _calls_per_round(session: Any, feeds: dict[str, NDArray[np.uint8]]) -> int:
 
 
 def _cpu_s(session: Any, feeds: dict[str, NDArray[np.uint8]], calls: int) -> float:
-    # With one intra-op thread ONNX Runtime computes in the caller's thread, so this thread's CPU time is all of it.
-    before = time.thread_time()
+    # Of all threads: with one, ONNX Runtime computes in the caller's, but OpenVINO has its own.
+    before = time.process_time()
     for _ in range(calls):
         session.run([OUTPUT], feeds)
-    return (time.thread_time() - before) / calls
+    return (time.process_time() - before) / calls

@@ -7,7 +7,7 @@ clients.txt   other people's clients, for the tests, in an environment of their 
 tfserving.txt TensorFlow Serving's stubs, for the tests, without dependencies
 train.txt     training and export, for Dockerfile.train
 uv.txt        what installs all the others
-peers.txt     other servers, for make bench-peers
+peers.txt     other servers, for make bench-peers; peers-*.txt those that need an environment of their own
 """
 
 import subprocess
@@ -22,7 +22,7 @@ COMPILE = [
 # An operator may turn the prediction log on without installing anything.
 KEPT = ["--extra", "predictions", "--extra", "postgres", "--extra", "traces"]
 SETS = {
-    "all": ["--extra", "cpu", "--group", "training", "--group", "dev"],
+    "all": ["--extra", "cpu", "--extra", "openvino", "--group", "training", "--group", "dev"],
     "serve": ["--extra", "cpu", *KEPT],
     "serve-gpu": ["--extra", "gpu", "--extra", "gpu-metrics", *KEPT],
     "serve-openvino": ["--extra", "openvino", *KEPT],
@@ -30,7 +30,13 @@ SETS = {
     "train-gpu": ["--extra", "cpu", "--extra", "postgres", "--group", "training-gpu"],
     "jupyter": ["--extra", "cpu", "--group", "training", "--group", "jupyter"],
 }
-FURTHER = {"clients": [], "tfserving": ["--no-deps"], "uv": ["--constraint", "requirements/all.txt"], "peers": []}
+PEERS = ["peers", "peers-triton", "peers-ray", "peers-mlserver"]
+FURTHER: dict[str, list[str]] = {
+    "clients": [],
+    "tfserving": ["--no-deps"],
+    "uv": ["--constraint", "requirements/all.txt"],
+    **{name: [] for name in PEERS},
+}
 
 
 def main() -> None:

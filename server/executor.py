@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
+from server import openvino
 from server.cost_model import CostModel, buckets
 from server.errors import InvalidInput, StartupError
 from server.own_thread import OwnThread
@@ -30,11 +31,13 @@ from server.tensors import ORT_TYPES, Array, TensorSpec
 PROVIDERS: Final[Mapping[str, str]] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
+    "openvino": openvino.OPENVINO,
 }
+ON_HOST: Final = ("cpu", "openvino")  # providers that compute on the same cores: which is faster is up to the graph
 RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm")
 WARM_RUNS: Final = 5
 WARM_BUCKET_S: Final = 0.25  # a batch size whose runs have taken so long is measured well enough
+VISITED_ROWS: Final = 64  # OpenVINO builds its kernels anew for each batch size: 10 to 60 ms that no request should pay
 SEVERITY_ERROR: Final = 3  # ONNX Runtime's warnings speak of graphs that serve well
 
 
@@ -156,6 +159,13 @@ class Executor:
                 return
             self._cost.measure(rows, best_s)
 
+    async def visit_sizes(self) -> None:
+        """Runs every batch size up to `VISITED_ROWS` once, where the provider prepares itself for each size anew."""
+        if self.providers[:1] != ("openvino",) or not self.costs or not self.inputs[0].batched:
+            return
+        for rows in range(1, min(self.max_batch_rows, VISITED_ROWS) + 1):
+            await self._thread.call(partial(self._rested_run, _zeros(self.inputs, rows)))
+
     async def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Runs one batch: on the executor's thread, or at once where it is short and nothing else runs.
 
@@ -232,6 +242,22 @@ class _Closed:
         return self._providers
 
 
+def rivals(providers: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Lists what is to be measured against each other: OpenVINO and the CPU's own kernels, whichever is named first.
+
+    A GPU at the head of the list is meant, and nothing is measured against it.
+
+    Args:
+        providers: Allowed ones, best first.
+
+    Returns:
+        Lists for `ExecutorOptions.providers`, each with those behind its first that may take single nodes over.
+    """
+    if len(set(providers)) < len(ON_HOST) or not set(providers) <= set(ON_HOST):
+        return (providers,)
+    return ("openvino", "cpu"), ("cpu",)
+
+
 def check_single_runtime() -> None:
     """Checks that one build of ONNX Runtime is installed, and not several over each other.
 
@@ -265,13 +291,15 @@ def _open(path: Path, options: ExecutorOptions) -> Any:
     unknown = [name for name in options.providers if name not in PROVIDERS]
     if unknown or not options.providers:
         raise StartupError(f"expected providers out of {', '.join(PROVIDERS)}, received {', '.join(unknown) or 'none'}")
+    if "openvino" in options.providers:
+        openvino.register(ort)
     available = ort.get_available_providers()
     for start, name in enumerate(options.providers):
         if PROVIDERS[name] not in available:
             continue
         usable = [PROVIDERS[later] for later in options.providers[start:] if PROVIDERS[later] in available]
         session = _build(ort, path, options, usable)
-        if PROVIDERS[name] in session.get_providers():
+        if session is not None and PROVIDERS[name] in session.get_providers():
             return session
     raise StartupError(
         f"expected one of the providers {', '.join(options.providers)}, received an ONNX Runtime that can use"
@@ -295,12 +323,15 @@ def _build(ort: Any, path: Path, options: ExecutorOptions, providers: list[str])
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if PROVIDERS["cpu"] not in providers:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    plugged = providers[0] == openvino.OPENVINO and openvino.add_device(ort, settings, options.intra_op_threads)
+    # Devices and names exclude each other: given both, ONNX Runtime would take the names.
+    chosen = None if plugged else [_with_device(provider, options.device) for provider in providers]
     try:
         # Its own fallback would change to the CPU in silence, when loading and again at any run.
-        chosen = [_with_device(provider, options.device) for provider in providers]
-        return ort.InferenceSession(path, settings, providers=chosen, enable_fallback=0)
+        session = ort.InferenceSession(path, settings, providers=chosen, enable_fallback=0)
     except Exception as error:
         raise StartupError(f"ONNX Runtime cannot load {path} on {_short(providers)}: {error}") from error
+    return None if plugged and not openvino.computes(session) else session
 
 
 def _with_device(provider: str, device: int | None) -> str | tuple[str, dict[str, str]]:

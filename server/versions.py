@@ -7,9 +7,10 @@ Whatever a load has opened is closed again when it fails or is cancelled.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,7 +22,7 @@ from protos.bundle_pb2 import Manifest
 from server.batcher import Batcher, BatcherOptions
 from server.bundle import Bundle, VariantFile, manifest_specs, read_bundle
 from server.errors import BundleError, Draining, InferenceFailed, ShoalError
-from server.executor import Executor, ExecutorOptions
+from server.executor import Executor, ExecutorOptions, rivals
 from server.explanation import Explainer, explainer_of
 from server.golden import Golden, check_answers, decode_golden, read_golden, replay
 from server.health_bounds import Health
@@ -227,7 +228,10 @@ def _read(folder: Path, trusted_keys: Path | None) -> tuple[Bundle, Golden | Non
 
 @dataclass(slots=True)
 class _Trial:
-    """Finds the fastest variant that loads, fits its manifest and answers the golden pictures rightly."""
+    """Finds the fastest variant that loads, fits its manifest and answers the golden pictures rightly.
+
+    Where several providers compute on the same cores, each variant is tried on each of them.
+    """
 
     bundle: Bundle
     golden: Golden | None
@@ -239,10 +243,12 @@ class _Trial:
         started: list[tuple[VariantFile, Executor]] = []
         winner: Executor | None = None
         try:
-            for variant in variants:
-                await self._start(variant, started, alone=len(variants) == 1)
+            candidates = list(itertools.product(variants, rivals(self.options.providers)))
+            for variant, providers in candidates:
+                await self._start(variant, providers, started, alone=len(candidates) == 1)
             for variant, executor in sorted(started, key=lambda pair: _cost_per_row_s(pair[1])):
                 if await self._answers_rightly(variant, executor):
+                    await executor.visit_sizes()
                     winner = executor
                     return variant, executor
             raise BundleError("; ".join(self.refusals))
@@ -251,9 +257,18 @@ class _Trial:
                 if executor is not winner:
                     await executor.close()
 
-    async def _start(self, variant: VariantFile, started: list[tuple[VariantFile, Executor]], *, alone: bool) -> None:
+    async def _start(
+        self,
+        variant: VariantFile,
+        providers: tuple[str, ...],
+        started: list[tuple[VariantFile, Executor]],
+        *,
+        alone: bool,
+    ) -> None:
+        if any(one is variant and executor.providers[:1] == providers[:1] for one, executor in started):
+            return  # the provider before this one could not serve, and this one has taken its place
         try:
-            executor = await Executor.load(variant.path, self.options)
+            executor = await Executor.load(variant.path, replace(self.options, providers=providers))
             started.append((variant, executor))
             _check_interface(self.bundle, executor)
             await executor.warm()
@@ -261,7 +276,8 @@ class _Trial:
             # ONNX Runtime raises classes of its own for a graph that it cannot load or run. Another variant may do.
             if alone:
                 raise
-            self.refusals.append(f"variant '{variant.name}' refused: {spell_error(error)}")
+            where = f" on {providers[0]}" if len(self.options.providers) > 1 else ""
+            self.refusals.append(f"variant '{variant.name}'{where} refused: {spell_error(error)}")
             if started and started[-1][0] is variant:
                 await started.pop()[1].close()
 

@@ -49,7 +49,7 @@ def test_every_line_has_a_hash_and_names_no_address(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "extras", "groups"),
     [
-        ("all", ("cpu",), ("training", "dev")),
+        ("all", ("cpu", "openvino"), ("training", "dev")),
         ("serve", ("cpu", *KEPT), ()),
         ("serve-gpu", ("gpu", *KEPT), ()),
         ("serve-openvino", ("openvino", *KEPT), ()),

@@ -83,7 +83,7 @@ def test_calibration_of_another_shape_is_exit_code_2(
     [
         (["create", "--name", "../x"], "expected a name of letters"),
         (["create", "--name", "m", "--min-agreement", "2"], "error: min_agreement: Input should be less than or"),
-        (["create", "--name", "m", "--variants", "int4"], "out of float32, int8, float16, received 'int4'"),
+        (["create", "--name", "m", "--variants", "int4"], "out of float32, int8, int8-amx, float16, received 'int4'"),
         (["create", "--name", "m", "--calibration", "magic"], "error: calibration: Input should be"),
         (["show", "m"], "expected a model out of []"),
     ],
