@@ -23,7 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from protos.bundle_pb2 import Histogram, Manifest
 from server.looks import looks_of
-from server.predictions.records import Answered, probabilities_in
+from server.predictions.answers import Answered, probabilities_in
 from server.psi import PSI_FAMILY, REFERENCE_FAMILY, ROWS_FAMILY, is_enough, psi
 from server.versions import LoadedModel
 
@@ -166,10 +166,11 @@ class _Watched:
     def take(self, model: LoadedModel, group: Sequence[Answered]) -> None:
         """Counts answers of one version, all at once: the fixed cost of an array is far above that of a row."""
         classes = len(self.reference.bins["classes"])
+        first = model.outputs[0].name
         answers = [
             probabilities
             for one in group
-            if (probabilities := probabilities_in(model, one.outputs, one.rows)) is not None
+            if (probabilities := probabilities_in(one.outputs.get(first), one.rows)) is not None
             and min(probabilities.shape[1], MAX_CLASS_BINS) == classes
         ]
         if answers:

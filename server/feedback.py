@@ -1,7 +1,7 @@
 """What callers say was right, against what was answered: live accuracy.
 
 {"request_id": …, "label": …} ──in the log?──▶ label known? ──▶ feedback table ──▶ accuracy of the version
-                               └ wait a little: another worker may be about to write it
+                               └ in the spool? then it is written now ─ wait a little: it may be about to get there
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from server.errors import InvalidInput, Unavailable
-from server.predictions.log import Known, StorageAway, StorageRefused
+from server.predictions.storage import Known, StorageAway, StorageRefused
 
-# A worker writes four times in a second, so what is not there after this long was not logged.
+# A worker fills the spool four times in a second, so what is in neither after this long was not logged.
 WAIT_S: Final = 1.5
 POLL_S: Final = 0.15
 _LABELS_SHOWN: Final = 10
@@ -60,10 +60,13 @@ class Taken:
 
 
 class Shelf(Protocol):
-    """Where predictions are found; `server.predictions.store.PredictionStore` is one."""
+    """Where predictions are found; `server.predictions.finder.Finder` is one."""
 
     def find(self, keys: Sequence[Key]) -> dict[Key, Known]:
-        """What was answered to requests."""
+        """What was answered to requests, of what the database has."""
+
+    def find_waiting(self, keys: Sequence[Key]) -> dict[Key, Known]:
+        """The same of what waits for the database; it is there behind this. Reads all that waits."""
 
     def save_feedback(self, given: Mapping[Key, tuple[Known, str]]) -> None:
         """Writes feedback."""
@@ -120,12 +123,16 @@ class FeedbackDesk:
 
     async def _wait_known(self, keys: set[Key]) -> dict[Key, Known]:
         known: dict[Key, Known] = {}
-        give_up_s = self._clock() + self._wait_s
+        give_up_s, is_first = self._clock() + self._wait_s, True
         while True:
-            missing = sorted(keys - known.keys())
-            known |= await self._call(partial(self._shelf.find, missing))
-            if len(known) == len(keys) or self._clock() >= give_up_s:
+            is_last = self._clock() >= give_up_s
+            known |= await self._call(partial(self._shelf.find, sorted(keys - known.keys())))
+            # What waits is looked through twice: for what has waited for long, and for what came a moment ago.
+            if len(known) < len(keys) and (is_first or is_last):
+                known |= await self._call(partial(self._shelf.find_waiting, sorted(keys - known.keys())))
+            if len(known) == len(keys) or is_last:
                 return known
+            is_first = False
             await asyncio.sleep(POLL_S)
 
     async def _call(self, function: Callable[[], T]) -> T:

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     providers: Annotated[tuple[Provider, ...], NoDecode] = Field(
         ("cpu",),
         description="Execution providers allowed, best first, joined by commas."
-        " An unavailable one is an error unless one follows it.",
+        " An unavailable one is an error unless one follows it. Of openvino,cpu the faster one serves.",
     )
     devices: Annotated[tuple[NonNegativeInt, ...], NoDecode] = Field(
         (),
@@ -191,6 +191,23 @@ class Settings(BaseSettings):
     )
     prediction_log_retention_days: float = Field(
         30, ge=0, description="How long the log keeps predictions, pictures and feedback, in days; 0: for ever."
+    )
+    prediction_log_spool: Path | None = Field(
+        None,
+        description="Folder where answers wait for the log's database. Unset: beside an SQLite file, as FILE-spool; for"
+        " PostgreSQL among the system's temporary files.",
+    )
+    prediction_log_spool_bytes: int = Field(
+        512 << 20,
+        ge=1 << 20,
+        description="What may wait there, for each worker, in bytes; what is over is dropped and counted. From half of"
+        " it on, writing to the database takes its full share of the processor.",
+    )
+    prediction_log_stop_s: float = Field(
+        4,
+        ge=0,
+        description="How long a stop waits until what was answered is in the database, in seconds; the rest is written"
+        " at the next start.",
     )
     drift_window_rows: int = Field(
         5000,
@@ -337,6 +354,9 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "prediction_log",
         "prediction_log_inputs",
         "prediction_log_retention_days",
+        "prediction_log_spool",
+        "prediction_log_spool_bytes",
+        "prediction_log_stop_s",
         "drift_window_rows",
     ),
     "Stopping": ("drain_grace_s", "drain_timeout_s"),

@@ -282,8 +282,8 @@ class Supervisor:
         log.info("stopped")
 
     async def _wait_ended(self, workers: list[WorkerProcess]) -> None:
-        # A worker enforces the time-out itself and says so; the margin is for one that hangs.
-        limit_s = self._settings.drain_timeout_s + 5
+        # A worker enforces both limits itself and says so; the margin is for one that hangs.
+        limit_s = self._settings.drain_timeout_s + self._settings.prediction_log_stop_s + 1
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(worker.wait() for worker in workers)), limit_s)
         for worker in workers:

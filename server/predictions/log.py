@@ -1,156 +1,50 @@
-"""The prediction log's own part: rows that wait for the database, and what happens while it is away.
+"""The worker's end of the prediction log: answers become blocks of a spool, and what does not fit is counted.
 
-    Answered ──rows──▶ pending, bounded ──in batches──▶ Storage
-                       └ full: lost, counted, told ┘
-    database away: try again after 0.1, 0.2, ... 5 s; back again: the gap goes to the log and to the database
+    Entry ──encoded, some hundreds at once──▶ pending ──one write for each tick──▶ spool's file
+                                                 └ bound reached, disk full: lost, counted, told
 
 Everything here runs in the observer's thread; `statistics` may be read from anywhere.
 """
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
-from server.predictions.records import Answered, Input, Row, spell_answers
-from server.versions import LoadedModel
+from server.predictions.answers import Answered, Entry, Lane
+from server.predictions.blocks import pack_gap, pack_rows, pack_version
+from server.predictions.contents import entry_of
+from server.predictions.spool import HURRY, SEGMENT_BYTES, SERVERS, WRITER, Segment, is_locked, new_origin, sharing
+from server.predictions.storage import Gap, Input
 
-MAX_PENDING_ROWS: Final = 100_000
-MAX_INPUT_BYTES: Final = 256 << 20
-BATCH_ROWS: Final = 1024
-BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+MAX_SPOOL_BYTES: Final = 512 << 20
 TELL_EVERY_S: Final = 10.0
-REFRESH_S: Final = 2.0
-SWEEP_EVERY_S: Final = 60.0
-SWEEP_ROWS: Final = 1000
-_DAY_S: Final = 86_400.0
-_US: Final = 1e6
+# A stop looks so often whether the writer is done.
+POLL_S: Final = 0.02
+_LOOKS: Final = 3
+FULL: Final = "the database does not take them fast enough"
 
 log = structlog.get_logger()
 
 
-class StorageAway(Exception):
-    """The database cannot be written now; the same may do later."""
+class Helper(Protocol):
+    """What writes; `server.predictions.writer_process.WriterProcess` is one."""
 
+    def ensure(self) -> None:
+        """Sees to it that it runs."""
 
-class StorageRefused(Exception):
-    """The database will not take these rows, now or later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Rows that were answered and not logged.
-
-    Args:
-        began_s: When the first of them was lost, in seconds since the epoch.
-        ended_s: When the last was.
-        rows: How many.
-        reason: Why.
-    """
-
-    began_s: float
-    ended_s: float
-    rows: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What the database keeps of a version.
-
-    Args:
-        labels: Its class names.
-        variant: The graph in use.
-        accuracy: Of that graph on the hold-out rows, 0..1; None where unknown.
-    """
-
-    labels: tuple[str, ...]
-    variant: str
-    accuracy: float | None
-
-
-@dataclass(slots=True)
-class Batch:
-    """What is written in one transaction.
-
-    Args:
-        rows: Of predictions.
-        inputs: Digest → what was sent.
-        versions: Model and version → what to keep of it; those that were not written yet.
-        gap: What was lost before, or None.
-    """
-
-    rows: Sequence[Row] = ()
-    inputs: Mapping[str, Input] = field(default_factory=dict)
-    versions: Mapping[tuple[str, int], Version] = field(default_factory=dict)
-    gap: Gap | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A prediction that feedback is for.
-
-    Args:
-        id: Its number in the table.
-        client: Who asked; None where unknown.
-        model: What answered.
-        version: Of it.
-        label: What was answered.
-        labels: Every class name of the version; empty where it has none.
-    """
-
-    id: int
-    client: str | None
-    model: str
-    version: int
-    label: str
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """How often a version was right, of its latest feedback.
-
-    Args:
-        rows: How many were looked at.
-        correct: How many were right.
-    """
-
-    rows: int
-    correct: int
-
-
-class Storage(Protocol):
-    """Where rows go; `server.predictions.store.PredictionStore` is one."""
-
-    def write(self, batch: Batch) -> None:
-        """Writes everything of a batch, or nothing.
-
-        Raises:
-            StorageAway: Try again later.
-            StorageRefused: Never.
-        """
-
-    def sweep(self, before_us: int, limit: int) -> int:
-        """Deletes what is older, at most so many rows, and returns how many it were.
-
-        Raises:
-            StorageAway: Try again later.
-        """
-
-    def refresh(self) -> None:
-        """Reads again what feedback says of each version.
-
-        Raises:
-            StorageAway: Try again later.
-        """
+    def close(self) -> None:
+        """Lets go of it once it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
-    """What a log has done.
+    """What a worker's log has done.
 
     Args:
         written: Rows in the database.
@@ -167,168 +61,179 @@ class PredictionLog:
     """See the module.
 
     Args:
-        storage: Where rows go.
+        folder: The spool's; it is there.
+        writer: Writes to the database what the spool has.
         keep_inputs: Whether pictures are kept too.
-        retention_days: How long; 0 for ever.
-        max_pending_rows: Rows that may wait for the database.
+        max_bytes: What this worker's part of the spool may take.
         clock: Seconds on a monotonic clock.
         sleep: Waits so many seconds.
     """
 
     def __init__(
         self,
-        storage: Storage,
+        folder: Path,
+        writer: Helper,
         *,
         keep_inputs: bool = False,
-        retention_days: float = 0,
-        max_pending_rows: int = MAX_PENDING_ROWS,
+        max_bytes: int = MAX_SPOOL_BYTES,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._storage = storage
+        self._folder = folder
+        self._writer = writer
         self._keep_inputs = keep_inputs
-        self._retention_s = retention_days * _DAY_S
-        self._max_pending_rows = max_pending_rows
+        self._max_bytes = max_bytes
         self._clock = clock
         self._sleep = sleep
-        self._rows: list[Row] = []
-        self._inputs: dict[str, Input] = {}
-        self._input_bytes = 0
-        self._versions: dict[tuple[str, int], Version] = {}
-        self._known_versions: set[tuple[str, int, str]] = set()
+        self._origin = new_origin()
+        self._segments: list[Segment] = []  # the writer is not done with; the last one may be appended to
+        self._current: Segment | None = None
+        self._made = self._next_row = 0
+        self._numbers: dict[Lane, int] = {}
+        self._said: set[Lane] = set()  # versions that the current file names
+        self._blocks: list[bytes] = []
+        self._pending_rows = self._pending_bytes = 0
         self._gap: Gap | None = None
-        self._written = self._dropped = self._told = self._dropped_before = 0
+        self._dropped = self._told = 0
+        self._written = self._refused = self._left = 0  # of files that are closed
         self._reason = ""
-        self._failures = 0
-        self._away_since_s: float | None = None
-        self._try_at_s = self._refresh_at_s = self._sweep_at_s = self._tell_at_s = 0.0
+        self._tell_at_s = 0.0
+        self._lock = threading.Lock()  # a scrape reads files that this object closes
+        self._serving = ExitStack()
+        self._serving.enter_context(sharing(folder / SERVERS))
 
     def statistics(self) -> LogStatistics:
         """What it has done so far."""
-        return LogStatistics(self._written, self._dropped, len(self._rows))
+        with self._lock:
+            found = [segment.progress() for segment in self._segments]
+            rows = sum(segment.rows for segment in self._segments)
+            written, refused = sum(one.written_rows for one in found), sum(one.lost_rows for one in found)
+            pending = self._left + rows - written - refused + self._pending_rows
+            return LogStatistics(self._written + written, self._dropped + self._refused + refused, pending)
 
-    def keep(self, answers: Sequence[Answered]) -> None:
-        """Takes answers in; see `Keeper`."""
-        spelled = spell_answers(answers, keep_inputs=self._keep_inputs)
+    def keep(self, lane: Lane, entries: Sequence[Entry], inputs: Sequence[Input] = ()) -> None:
+        """Takes answers of one version in; see `Keeper`."""
+        if self._current is not None and self._current.size + self._pending_bytes >= SEGMENT_BYTES:
+            self._write()
+            self._seal()
+        if lane not in self._said:
+            number = self._numbers.setdefault(lane, len(self._numbers))
+            self._add(pack_version(lane, number))
+            self._said.add(lane)
+        for block in pack_rows(entries, self._numbers[lane], self._next_row, inputs):
+            self._add(block)
+        rows = sum([entry[5] for entry in entries])
+        self._next_row += rows
+        self._pending_rows += rows
+
+    def keep_late(self, lane: Lane, answers: Sequence[Answered]) -> None:
+        """Takes answers in whose inputs are still to be digested; see `Keeper`."""
+        entries: list[Entry] = []
+        inputs: list[Input] = []
         for answered in answers:
-            self._note_version(answered.model)
-        room = self._max_pending_rows - len(self._rows)
-        self._rows += spelled.rows[:room] if room < len(spelled.rows) else spelled.rows
-        if room < len(spelled.rows):
-            self.lose(len(spelled.rows) - room, "the database does not take them fast enough")
-        for digest, kept in spelled.inputs.items():
-            if digest not in self._inputs and self._input_bytes + len(kept.content) <= MAX_INPUT_BYTES:
-                self._inputs[digest] = kept
-                self._input_bytes += len(kept.content)
+            entry, kept = entry_of(answered, lane, keep_inputs=self._keep_inputs)
+            entries.append(entry)
+            inputs += kept
+        self.keep(lane, entries, inputs)
 
     def lose(self, rows: int, reason: str) -> None:
         """Counts rows that are lost; see `Keeper`."""
         now_s = time.time()
-        gap = self._gap or Gap(now_s, now_s, 0, reason)
-        self._gap = Gap(gap.began_s, now_s, gap.rows + rows, reason)
+        self._gap = (self._gap or Gap(now_s, now_s, 0, reason)).with_more(rows, reason, now_s)
         self._reason = reason
         self._dropped += rows
 
     def flush(self) -> None:
-        """Writes what it has, as far as that is possible now; see `Keeper`."""
-        now_s = self._clock()
-        if now_s >= self._try_at_s:
-            self._attempt(self._write_all)
-        if now_s >= self._refresh_at_s and self._away_since_s is None:
-            self._refresh_at_s = now_s + REFRESH_S
-            self._attempt(self._storage.refresh)
-        if self._retention_s and now_s >= self._sweep_at_s and self._away_since_s is None:
-            self._attempt(self._sweep)
-        self._tell(now_s)
-
-    def finish(self, within_s: float) -> None:
-        """Writes what it has, trying again for so long; see `Keeper`."""
-        give_up_s = self._clock() + within_s
-        while self._rows or self._gap:
-            if self._attempt(self._write_all):
-                continue
-            wait_s = self._try_at_s - self._clock()
-            if self._clock() + wait_s > give_up_s:
-                if self._rows:
-                    self.lose(len(self._rows), "the database was away at the stop")
-                self._rows = []
-                break
-            self._sleep(max(wait_s, 0.0))
-        self._tell_at_s = 0.0
+        """Puts what it has where the writer finds it; see `Keeper`."""
+        self._writer.ensure()
+        self._let_go()
+        self._write()
         self._tell(self._clock())
 
-    def _note_version(self, model: LoadedModel) -> None:
-        key = (model.name, model.version, model.variant)
-        if key in self._known_versions:
+    def finish(self, within_s: float) -> None:
+        """Hands everything over and waits for the writer; see `Keeper`."""
+        give_up_s = self._clock() + within_s
+        self._write()
+        self._seal()
+        with sharing(self._folder / HURRY):
+            while self._segments and self._clock() < give_up_s:
+                self._writer.ensure()
+                self._sleep(POLL_S)
+                self._let_go()
+        if self._segments:
+            rows = self.statistics().pending
+            log.warning("predictions wait in the spool for the next start", rows=rows, folder=str(self._folder))
+        self._tell_at_s = 0.0
+        self._tell(self._clock())
+        self._serving.close()
+        if not self._segments:
+            self._wait_alone(give_up_s)
+        self._writer.close()
+        while self._segments:
+            self._close_first()
+
+    def _add(self, block: bytes) -> None:
+        self._blocks.append(block)
+        self._pending_bytes += len(block)
+
+    def _write(self) -> None:
+        if not self._blocks and self._gap is None:
             return
-        self._known_versions.add(key)
-        accuracy = expected_accuracy(model)
-        self._versions[model.name, model.version] = Version(model.labels, model.variant, accuracy)
+        rows, told = self._pending_rows, self._gap
+        blocks = self._blocks if told is None else [pack_gap(told), *self._blocks]
+        self._blocks, self._pending_rows, self._pending_bytes = [], 0, 0
+        reason = self._append(b"".join(blocks), rows)
+        if not reason:
+            self._gap = None
+        elif rows:
+            self._said.clear()  # it may be the block of a version that is lost
+            self.lose(rows, reason)
 
-    def _attempt(self, step: Callable[[], None]) -> bool:
+    def _append(self, content: bytes, rows: int) -> str:
+        """Why it could not; empty where it could."""
+        if sum(segment.size for segment in self._segments) + len(content) > self._max_bytes:
+            return FULL
         try:
-            step()
-        except StorageAway as error:
-            self._fail(error)
-            return False
-        if self._away_since_s is not None:
-            away_s = self._clock() - self._away_since_s
-            lost = self._dropped - self._dropped_before
-            log.info("the prediction log's database is back", away_s=round(away_s, 1), lost_rows=lost)
-        self._failures, self._away_since_s, self._try_at_s = 0, None, 0.0
-        return True
+            if self._current is None:
+                self._made += 1
+                self._current = Segment(self._folder, f"{self._origin}.{self._made:06d}")
+                self._segments.append(self._current)
+            self._current.append(content, rows)
+        except OSError as error:
+            return f"the spool cannot be written: {error.strerror}"
+        return ""
 
-    def _fail(self, error: StorageAway) -> None:
-        now_s = self._clock()
-        if self._away_since_s is None:
-            self._away_since_s, self._dropped_before = now_s, self._dropped
-            log.warning("the prediction log's database is away", reason=str(error), pending_rows=len(self._rows))
-        self._try_at_s = now_s + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
-        self._failures += 1
+    def _seal(self) -> None:
+        if self._current is not None:
+            self._current.seal()
+            self._current = None
+        self._said.clear()
 
-    def _write_all(self) -> None:
-        while self._rows or self._gap or self._versions:
-            rows = self._rows[:BATCH_ROWS]
-            inputs = {row[8]: self._inputs[row[8]] for row in rows if row[8] in self._inputs} if self._inputs else {}
-            taken = self._write(Batch(rows, inputs, dict(self._versions), self._gap))
-            del self._rows[: len(rows)]
-            for digest in inputs:
-                self._input_bytes -= len(self._inputs.pop(digest).content)
-            if not taken:
-                return
+    def _let_go(self) -> None:
+        while self._segments and self._segments[0].gone:
+            self._close_first()
 
-    def _write(self, batch: Batch) -> bool:
-        try:
-            self._storage.write(batch)
-        except StorageRefused as error:
-            log.error("the database refuses predictions", reason=str(error), rows=len(batch.rows))  # noqa: TRY400
-            self._versions = {}
-            if batch.rows:
-                self.lose(len(batch.rows), "the database refused them")
-            else:
-                self._gap = None
-            return False
-        self._versions, self._gap = {}, None
-        self._written += len(batch.rows)
-        return True
+    def _close_first(self) -> None:
+        with self._lock:
+            segment = self._segments.pop(0)
+            progress = segment.progress()
+            segment.close()
+            self._written += progress.written_rows
+            self._refused += progress.lost_rows
+            self._left += segment.rows - progress.written_rows - progress.lost_rows
 
-    def _sweep(self) -> None:
-        before_us = round((time.time() - self._retention_s) * _US)
-        # One small batch for each flush, so that deleting never holds the database for long.
-        if self._storage.sweep(before_us, SWEEP_ROWS) < SWEEP_ROWS:
-            self._sweep_at_s = self._clock() + SWEEP_EVERY_S
+    def _wait_alone(self, give_up_s: float) -> None:
+        """Whoever is the last one waits for the writer's end, so that the database is left closed."""
+        for _ in range(_LOOKS):  # the writer looks too, for a moment
+            if not is_locked(self._folder / SERVERS):
+                break
+            self._sleep(POLL_S / 2)
+        else:
+            return
+        while is_locked(self._folder / WRITER) and self._clock() < give_up_s:
+            self._sleep(POLL_S)
 
     def _tell(self, now_s: float) -> None:
         if self._dropped > self._told and now_s >= self._tell_at_s:
             log.warning("predictions were not logged", rows=self._dropped - self._told, reason=self._reason)
             self._told, self._tell_at_s = self._dropped, now_s + TELL_EVERY_S
-
-
-def expected_accuracy(model: LoadedModel) -> float | None:
-    """Accuracy of the graph in use on the hold-out rows, 0..1; None where nobody measured it.
-
-    Args:
-        model: A loaded version.
-    """
-    accuracies = [variant.accuracy for variant in model.bundle.variants if variant.name == model.variant]
-    return accuracies[0] if accuracies and accuracies[0] > 0 else None

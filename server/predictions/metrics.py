@@ -11,8 +11,10 @@ from typing import Final, Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from server.feedback import FeedbackDesk
-from server.predictions.log import Accuracy, PredictionLog, expected_accuracy
+from server.predictions.answers import expected_accuracy
+from server.predictions.log import PredictionLog
 from server.predictions.observer import Observer
+from server.predictions.storage import Accuracy
 from server.versions import LoadedModel
 
 _NAMES: Final = ("model", "version")

@@ -1,23 +1,24 @@
 """Takes what was answered from the event loop, and hands it to the prediction log and the drift monitor in a thread.
 
-    service ──answered──▶ queue, bounded in rows and bytes ──four times a second──▶ thread ─┬─▶ prediction log
-                          └ full: dropped, counted                                           └─▶ drift: a sample
+    service ──answered──▶ queues, bounded ──four times a second──▶ thread ─┬─▶ prediction log
+                          └ full: dropped, counted                         └─▶ drift: a sample
 
-The loop does no more than append to a deque: no lock, and nobody is woken. One thread reads, so each counter has one
-writer.
+The loop digests small inputs and appends to a deque: no lock, and nobody is woken. One thread reads, so each counter
+has one writer.
 """
 
 import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
 from server.auth import caller_name
-from server.predictions.records import Answered
+from server.predictions.answers import Answered, Entry, Lane, digests_at_once, lane_of
 from server.tensors import Array, InferRequest
 from server.versions import LoadedModel
 
@@ -27,10 +28,14 @@ TICK_S: Final = 0.25
 MAX_ROWS: Final = 65_536
 MAX_BYTES: Final = 64 << 20
 # Answers handled before the interpreter's lock is offered to the event loop: some 0.5 ms.
-SLICE: Final = 128
+SLICE: Final = 256
+# Of those whose inputs are still to be digested: they are large.
+LATE_SLICE: Final = 16
 # Of the answers of one tick, how many the drift monitor sees, and of how many it sees the pixels.
 SAMPLED: Final = 50
 SAMPLED_PIXELS: Final = 10
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -38,17 +43,20 @@ log = structlog.get_logger()
 class Keeper(Protocol):
     """What keeps every answer; `server.predictions.log.PredictionLog` is one."""
 
-    def keep(self, answers: Sequence[Answered]) -> None:
-        """Takes answers in."""
+    def keep(self, lane: Lane, entries: Sequence[Entry]) -> None:
+        """Takes answers of one version in."""
+
+    def keep_late(self, lane: Lane, answers: Sequence[Answered]) -> None:
+        """Takes answers of one version in whose inputs are still to be digested."""
 
     def lose(self, rows: int, reason: str) -> None:
         """Counts rows that it will not get."""
 
     def flush(self) -> None:
-        """Writes what it has, as far as that is possible now."""
+        """Puts what it has where it is safe."""
 
     def finish(self, within_s: float) -> None:
-        """Writes what it has, trying again for so long."""
+        """Sees to it that all is written, for so long at most."""
 
 
 class Watcher(Protocol):
@@ -64,18 +72,28 @@ class Observer:
     Args:
         keeper: Gets every answer; None where nothing is logged.
         watcher: Gets a sample; None where nothing is watched.
+        keep_inputs: Whether the keeper wants what was sent, not its digest alone.
         max_rows: Rows that may wait for the thread.
-        max_bytes: What their inputs may take.
+        max_bytes: What inputs that are still to be digested may take.
     """
 
     def __init__(
-        self, keeper: Keeper | None, watcher: Watcher | None, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
+        self,
+        keeper: Keeper | None,
+        watcher: Watcher | None,
+        *,
+        keep_inputs: bool = False,
+        max_rows: int = MAX_ROWS,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self._keeper = keeper
         self._watcher = watcher
+        self._keep_inputs = keep_inputs
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._queue: deque[tuple[Answered, int]] = deque()
+        self._lanes: dict[int, Lane] = {}
+        self._queue: deque[tuple[Lane, Entry]] = deque()
+        self._late: deque[tuple[Lane, Answered, int]] = deque()
         self._samples: deque[Answered] = deque()
         self._given_rows = self._given_bytes = self._taken_rows = self._taken_bytes = 0
         self._dropped_rows = self._told_rows = 0
@@ -123,29 +141,60 @@ class Observer:
             outputs: Every output of the version, by name; nobody may change them any more.
             latency_s: From the decoded request to its answer.
         """
-        rows = len(images) or _count_rows(model, outputs)
+        lane = self._lanes.get(id(model))
+        if lane is None or lane.source() is not model:  # a number may be used again once its object has gone
+            lane = self._add_lane(model)
+        rows = len(images) or lane.count_rows(outputs)
         if self._budget and self._watcher is not None:
-            self._budget -= 1
-            pixels: Mapping[str, Array] = {}
-            if self._pixel_budget and inputs:
-                self._pixel_budget -= 1
-                pixels = inputs
-            self._samples.append(Answered(0.0, request, model, (), pixels, outputs, latency_s, rows))
+            self._sample(Answered(0.0, request, model, (), inputs, outputs, latency_s, rows))
         if self._keeper is None:
             return
-        request.client = request.client or caller_name.get()
-        n_bytes = sum(map(len, images)) if images else sum(array.nbytes for array in inputs.values())
-        if (
-            self.waiting_rows + rows > self._max_rows
-            or n_bytes > self._max_bytes - self._given_bytes + self._taken_bytes
-        ):
+        if self._given_rows - self._taken_rows + rows > self._max_rows:
             self._dropped_rows += rows
             return
+        digests = None if self._keep_inputs else digests_at_once(images, inputs, rows)
+        client = request.client or caller_name.get()
+        if digests is None:
+            request.client = client
+            # Decoded pixels are not kept: the picture's own bytes are what the log tells of.
+            held = {} if images else inputs
+            self._wait(lane, Answered(time.time(), request, model, images, held, outputs, latency_s, rows))
+            return
         self._given_rows += rows
+        entry = (
+            time.time(),
+            request.request_id,
+            client,
+            request.protocol,
+            latency_s,
+            rows,
+            digests,
+            outputs.get(lane.output),
+        )
+        self._queue.append((lane, entry))
+
+    def _wait(self, lane: Lane, answered: Answered) -> None:
+        images, inputs = answered.images, answered.inputs
+        n_bytes = sum(map(len, images)) if images else sum(array.nbytes for array in inputs.values())
+        if n_bytes > self._max_bytes - self._given_bytes + self._taken_bytes:
+            self._dropped_rows += answered.rows
+            return
+        self._given_rows += answered.rows
         self._given_bytes += n_bytes
-        # Decoded pixels are not kept: the picture's own bytes are what the log tells of.
-        held = {} if images else inputs
-        self._queue.append((Answered(time.time(), request, model, images, held, outputs, latency_s, rows), n_bytes))
+        self._late.append((lane, answered, n_bytes))
+
+    def _sample(self, answered: Answered) -> None:
+        self._budget -= 1
+        if self._pixel_budget and answered.inputs:
+            self._pixel_budget -= 1
+        else:
+            answered = answered._replace(inputs={})
+        self._samples.append(answered)
+
+    def _add_lane(self, model: LoadedModel) -> Lane:
+        self._lanes = {number: lane for number, lane in self._lanes.items() if lane.source() is not None}
+        lane = self._lanes[id(model)] = lane_of(model)
+        return lane
 
     # ---- in the thread ----
 
@@ -167,6 +216,9 @@ class Observer:
             while self._queue:
                 self._keep_slice(self._keeper)
                 time.sleep(0)
+            while self._late:
+                self._keep_late_slice(self._keeper)
+                time.sleep(0)
             lost = self._dropped_rows - self._told_rows
             if lost:
                 self._told_rows += lost
@@ -174,16 +226,32 @@ class Observer:
             self._keeper.flush()
 
     def _keep_slice(self, keeper: Keeper) -> None:
-        taken = [self._queue.popleft() for _ in range(min(SLICE, len(self._queue)))]
-        rows = sum(answered.rows for answered, _ in taken)
+        by_lane: dict[Lane, list[Entry]] = {}
+        for lane, entry in _take(self._queue, SLICE):
+            by_lane.setdefault(lane, []).append(entry)
+        for lane, entries in by_lane.items():
+            with self._counted(keeper, sum([entry[5] for entry in entries])):
+                keeper.keep(lane, entries)
+
+    def _keep_late_slice(self, keeper: Keeper) -> None:
+        by_lane: dict[Lane, list[Answered]] = {}
+        for lane, answered, n_bytes in _take(self._late, LATE_SLICE):
+            by_lane.setdefault(lane, []).append(answered)
+            self._taken_bytes += n_bytes
+        for lane, answers in by_lane.items():
+            with self._counted(keeper, sum(answered.rows for answered in answers)):
+                keeper.keep_late(lane, answers)
+
+    @contextmanager
+    def _counted(self, keeper: Keeper, rows: int) -> Iterator[None]:
+        """What goes wrong costs these rows, and no others."""
         try:
-            keeper.keep([answered for answered, _ in taken])
+            yield
         except Exception:
+            log.exception("the prediction log stumbled")
             keeper.lose(rows, "they could not be spelled")
-            raise
         finally:
             self._taken_rows += rows
-            self._taken_bytes += sum(n_bytes for _, n_bytes in taken)
 
     def _refill(self) -> None:
         self._budget, self._pixel_budget = SAMPLED, SAMPLED_PIXELS
@@ -196,6 +264,5 @@ class Observer:
             log.exception("the prediction log stumbled")
 
 
-def _count_rows(model: LoadedModel, outputs: Mapping[str, Array]) -> int:
-    spec = model.outputs[0]
-    return outputs[spec.name].shape[0] if spec.batched else 1
+def _take(queue: deque[T], most: int) -> list[T]:
+    return [queue.popleft() for _ in range(min(most, len(queue)))]

@@ -3,7 +3,8 @@
     rows ──SQLite: one statement for many rows; PostgreSQL: COPY──▶ predictions, inputs, versions, gaps
     request ids ──▶ what was answered ──labels──▶ feedback ──▶ how often each version was right
 
-The observer's thread writes, feedback comes from another one: the engine's pool gives each its own connection.
+The writer's process has one to write; a worker has one for feedback and what it says of versions. The engine's pool
+gives each thread its own connection.
 """
 
 import json
@@ -19,9 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server.errors import StartupError
 from server.predictions.database import migrate, open_engine
-from server.predictions.log import Accuracy, Batch, Known, StorageAway, StorageRefused
-from server.predictions.records import COLUMNS, Row
-from server.predictions.tables import FEEDBACK, GAPS, INPUTS, PREDICTIONS, VERSIONS
+from server.predictions.records import COLUMNS, SEQUENCE_BITS
+from server.predictions.storage import Accuracy, Batch, Known, Row, StorageAway, StorageRefused
+from server.predictions.tables import FEEDBACK, GAPS, INPUTS, ORIGINS, PREDICTIONS, VERSIONS
 
 # SQLite lets go of the interpreter's lock for each statement, so rows go many to a statement; few sizes, so that each
 # is compiled once.
@@ -85,8 +86,39 @@ class PredictionStore:
             StorageRefused: Never: the rows are not what the table takes.
         """
         self._ready()
+        try:
+            self._write(batch, copy=self._is_postgresql)
+        except StorageRefused:
+            if not self._is_postgresql or not batch.rows:
+                raise
+            # COPY knows no exceptions: this is either a row that is there already, or one that is refused again.
+            self._write(batch, copy=False)
+
+    def number_of(self, origin: str) -> int:
+        """The number that a worker's rows begin with.
+
+        Args:
+            origin: One life of one worker.
+
+        Returns:
+            The same for the same origin, for ever.
+
+        Raises:
+            StorageAway: The database cannot be reached now.
+        """
+        self._ready()
+        wanted = select(ORIGINS.c.number).where(ORIGINS.c.origin == origin)
         with self._errors(), self._engine.begin() as connection:
-            self._write_rows(connection, batch.rows)
+            number: int | None = connection.execute(wanted).scalar_one_or_none()
+            if number is None:
+                new = self._upsert(ORIGINS).values(origin=origin, began_us=_now_us())
+                connection.execute(new.on_conflict_do_nothing(index_elements=["origin"]))
+                number = connection.execute(wanted).scalar_one()
+            return number
+
+    def _write(self, batch: Batch, *, copy: bool) -> None:
+        with self._errors(), self._engine.begin() as connection:
+            self._write_rows(connection, batch.rows, copy=copy)
             now_us = _now_us()
             for (model, version), known in batch.versions.items():
                 values = {
@@ -119,15 +151,14 @@ class PredictionStore:
         """
         self._ready()
         with self._errors(), self._engine.begin() as connection:
-            counts = []
+            counts = [_sweep_predictions(connection, before_us, limit)]
             for table, time_of, key in (
-                (PREDICTIONS, PREDICTIONS.c.at_us, PREDICTIONS.c.id),
                 (INPUTS, INPUTS.c.at_us, INPUTS.c.sha256),
                 (FEEDBACK, FEEDBACK.c.at_us, FEEDBACK.c.prediction_id),
                 (GAPS, GAPS.c.ended_us, GAPS.c.id),
             ):
                 # Of several processes that delete at once, each takes rows that no other one has taken.
-                old = select(key).where(time_of < before_us).order_by(key if table is PREDICTIONS else time_of)
+                old = select(key).where(time_of < before_us).order_by(time_of)
                 chosen = old.limit(limit).with_for_update(skip_locked=True)
                 counts.append(connection.execute(delete(table).where(key.in_(chosen.scalar_subquery()))).rowcount)
             return max(counts)
@@ -165,7 +196,7 @@ class PredictionStore:
         wanted = (
             select(table.id, table.request_id, table.position, table.client, table.model, table.version, table.label)
             .where(tuple_(table.request_id, table.position).in_(list(keys)))
-            .order_by(table.id)
+            .order_by(table.at_us, table.id)
         )
         with self._errors(), self._engine.connect() as connection:
             rows = connection.execute(wanted).all()
@@ -202,15 +233,14 @@ class PredictionStore:
                 }
                 self._put(connection, FEEDBACK, {"prediction_id": known.id}, values)
 
-    def _write_rows(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def _write_rows(self, connection: Connection, rows: Sequence[Row], *, copy: bool) -> None:
         if not rows:
             return
         # By the driver itself: SQLAlchemy's own part of a statement would cost more than the statement.
         cursor: Any = connection.connection.cursor()
         if self._is_postgresql:
-            with cursor, cursor.copy(self._copy) as copy:
-                for row in rows:
-                    copy.write_row(row)
+            with cursor:
+                self._write_postgresql(cursor, rows, copy=copy)
             return
         start = 0
         for size in _SIZES:
@@ -218,6 +248,14 @@ class PredictionStore:
                 cursor.execute(self._inserts[size], tuple(chain.from_iterable(rows[start : start + size])))
                 start += size
         cursor.close()
+
+    def _write_postgresql(self, cursor: Any, rows: Sequence[Row], *, copy: bool) -> None:
+        if not copy:
+            cursor.executemany(_spell_insert(1, "%s"), rows)
+            return
+        with cursor.copy(self._copy) as stream:
+            for row in rows:
+                stream.write_row(row)
 
     def _put(self, connection: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         row = self._upsert(table).values(**key, **values)
@@ -264,9 +302,31 @@ def _is_of_database(error: BaseException) -> bool:
     return isinstance(error, (SQLAlchemyError, OSError)) or type(error).__module__.partition(".")[0] in _DRIVERS
 
 
-def _spell_insert(rows: int) -> str:
-    row = f"({', '.join('?' * len(COLUMNS))})"
-    return f"INSERT INTO predictions ({', '.join(COLUMNS)}) VALUES {', '.join([row] * rows)}"  # noqa: S608  names of ours
+def _sweep_predictions(connection: Connection, before_us: int, limit: int) -> int:
+    """Deletes old predictions, and no more than that.
+
+    A worker's rows are together in the order of their ids, which is that of their times, so the oldest ones of each are
+    the first: there is no index by time on SQLite, and none is needed. Where a clock was set back, what is behind rows
+    that only seem young waits until these go.
+    """
+    table, deleted, start = PREDICTIONS.c, 0, 0
+    while deleted < limit:
+        first = connection.execute(select(table.id).where(table.id >= start).order_by(table.id).limit(1)).scalar()
+        if first is None:
+            break
+        start = ((first >> SEQUENCE_BITS) + 1) << SEQUENCE_BITS
+        own = select(table.id, table.at_us).where(table.id >= first, table.id < start).order_by(table.id)
+        oldest = connection.execute(own.limit(limit - deleted)).all()
+        if any(row.at_us < before_us for row in oldest):
+            among = table.id.between(oldest[0].id, oldest[-1].id)
+            deleted += connection.execute(delete(PREDICTIONS).where(among, table.at_us < before_us)).rowcount
+    return deleted
+
+
+def _spell_insert(rows: int, place: str = "?") -> str:
+    row = f"({', '.join([place] * len(COLUMNS))})"
+    values = ", ".join([row] * rows)
+    return f"INSERT INTO predictions ({', '.join(COLUMNS)}) VALUES {values} ON CONFLICT (id) DO NOTHING"  # noqa: S608  names of ours
 
 
 def _now_us() -> int:

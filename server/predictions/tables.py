@@ -37,6 +37,17 @@ _BY_TIME: Final = Index("predictions_by_time", PREDICTIONS.c.at_us, postgresql_u
     dialect="postgresql"
 )
 
+# A number for each life of each worker that has written. A prediction's id begins with it; see `records.SEQUENCE_BITS`.
+ORIGINS: Final = Table(
+    "prediction_origins",
+    METADATA,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("origin", String, nullable=False),
+    Column("began_us", BigInteger, nullable=False),
+    Index("prediction_origins_by_name", "origin", unique=True),
+    sqlite_autoincrement=True,
+)
+
 INPUTS: Final = Table(
     "prediction_inputs",
     METADATA,

@@ -6,7 +6,6 @@ ClassifyStream  messages ──▶ at most `window` of them at once ──▶ an
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -28,7 +27,7 @@ from server.transports.grpc_calls import abort, deadline_of, identify, log_unexp
 from server.transports.grpc_descriptors import DescriptorPools
 from server.transports.grpc_host import make_server
 from server.transports.grpc_security import GrpcSecurity, credentials_for
-from server.transports.grpc_streams import AnswerStream
+from server.transports.grpc_streams import AnswerStream, number_ids
 from server.transports.grpc_tracing import GrpcTracing
 from server.transports.status import message_of, status_of
 from server.transports.tfserving import TfServing
@@ -213,7 +212,8 @@ class Classifier(pb_grpc.ClassifierServicer):
     ) -> AsyncIterator[pb.ClassifyResponse]:
         """Answers a stream of requests, several at once, in the order in which they are done."""
         request_id = identify(context)
-        stream: Stream = AnswerStream(partial(self._work, context=context, request_id=request_id), self._window)
+        ids = number_ids(request_id)
+        stream: Stream = AnswerStream(lambda request: self._work(request, context, next(ids)), self._window)
         self._streams.add(stream)
         try:
             async for answer in stream.answer_all(request_iterator):

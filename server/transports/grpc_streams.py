@@ -7,7 +7,8 @@ The window counts requests until their answers are written, so a client that doe
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Generic, TypeVar
 
 Request = TypeVar("Request")
@@ -87,3 +88,13 @@ class AnswerStream(Generic[Request, Answer]):
         self._working.discard(task)
         if not self._in_order and not task.cancelled():
             self._next.put_nowait(task)
+
+
+def number_ids(request_id: str) -> Iterator[str]:
+    """Names for the requests of a stream, in the order in which they came: the stream's own, then NAME.1, NAME.2, ...
+
+    Args:
+        request_id: The stream's.
+    """
+    yield request_id
+    yield from (f"{request_id}.{number}" for number in itertools.count(1))

@@ -3,7 +3,6 @@
 # ruff: noqa: N802, ARG002  the methods' names are the protocol's, and each is given its request
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
@@ -14,7 +13,7 @@ from protos import inference_pb2_grpc as pb_grpc
 from server.errors import Draining, InvalidInput, ModelNotFound
 from server.transports.codecs.v2_messages import decode_request, encode_response, read_choices
 from server.transports.grpc_calls import Context, abort, deadline_of, identify, log_unexpected, refuse_if
-from server.transports.grpc_streams import AnswerStream
+from server.transports.grpc_streams import AnswerStream, number_ids
 from server.transports.status import message_of
 from server.transports.v2 import V2
 
@@ -56,8 +55,9 @@ class Inference(pb_grpc.GRPCInferenceServiceServicer):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answers a stream of requests, several at once, in their order: clients need not name them."""
         request_id = identify(context)
+        ids = number_ids(request_id)
         stream: Stream = AnswerStream(
-            partial(self._answer, context=context, request_id=request_id), self._window, in_order=True
+            lambda message: self._answer(message, context, next(ids)), self._window, in_order=True
         )
         self._streams.add(stream)
         try:

@@ -14,8 +14,7 @@ from alembic.runtime.migration import MigrationContext
 
 from benchmarks.postgres import Postgres, find_program, run_postgres
 from server.predictions.database import open_engine, read_url
-from server.predictions.log import Batch, Gap, StorageRefused, Version
-from server.predictions.records import Input
+from server.predictions.storage import Batch, Gap, Input, StorageRefused, Version
 from server.predictions.store import PredictionStore
 from server.predictions.tables import METADATA
 from server.report import read_report
@@ -55,7 +54,8 @@ def events(server: ServerProcess) -> list[str]:
 
 def test_a_restart_of_the_database_fails_no_request_and_loses_no_row(postgres: Postgres, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "grey", 1)
-    flags = ("--workers", "2", "--prediction-log", postgres.url, "--latency-budget-ms", "5000")
+    log = ("--prediction-log", postgres.url, "--prediction-log-spool", str(tmp_path / "spool"))
+    flags = ("--workers", "2", *log, "--latency-budget-ms", "5000")
     answered: list[str] = []
     statuses: set[int] = set()
     with run_server(tmp_path / "models", tmp_path / "server", *flags) as server:
@@ -74,12 +74,12 @@ def test_a_restart_of_the_database_fails_no_request_and_loses_no_row(postgres: P
         wait_until(lambda: len(answered) > 100, "100 answers")
         postgres.stop()
         away = "the prediction log's database is away"
-        wait_until(lambda: events(server).count(away) >= 2, "both workers miss it")
+        wait_until(lambda: events(server).count(away) >= 1, "the writer misses it")
         before = len(answered)
         wait_until(lambda: len(answered) > before + 50, "answers without a database")
         postgres.start()
         back = "the prediction log's database is back"
-        wait_until(lambda: events(server).count(back) >= 2, "both workers have it back")
+        wait_until(lambda: events(server).count(back) >= 1, "the writer has it back")
         done.set()
         for thread in threads:
             thread.join()
@@ -91,6 +91,7 @@ def test_a_restart_of_the_database_fails_no_request_and_loses_no_row(postgres: P
     assert statuses == {200}
     rows = [name for (name,) in ask_database(postgres, "SELECT request_id FROM predictions")]
     assert set(answered) <= set(rows)
+    assert len(rows) == len(set(rows)), "what was not confirmed is not there twice"
     assert ask_database(postgres, "SELECT * FROM prediction_gaps WHERE reason <> 'made up'") == []
     report = read_report(postgres.url, 2, time.time())
     assert report.predictions == len(rows)
@@ -101,9 +102,13 @@ def test_a_restart_of_the_database_fails_no_request_and_loses_no_row(postgres: P
 def test_the_store_does_on_postgresql_what_it_does_on_sqlite(postgres: Postgres) -> None:
     store = PredictionStore(read_url(postgres.url), window_rows=10)
     store.open()
-    row = (5, "old", 0, None, "http", "pets", 1, "int8", "digest", "cat", None, "[]", 7)
+    facts = (5, "old", 0, None, "http", "pets", 1, "int8", "digest", "cat", None, "[]", 7)
+    rows = [(number, *facts) for number in range(300)]
+    numbers = [store.number_of(name) for name in ("first", "second", "first")]
+    assert numbers[0] == numbers[2] != numbers[1]
     versions = {("pets", 1): Version(("cat", "dog"), "int8", None)}
-    store.write(Batch([row] * 300, {"digest": Input(b"\0picture", "encoded")}, versions, Gap(0, 1, 3, "made up")))
+    store.write(Batch(rows[:100]))
+    store.write(Batch(rows, {"digest": Input(b"\0picture", "encoded")}, versions, Gap(0, 1, 3, "made up")))
     known = store.find([("old", 0), ("old", 1)])
     assert [(one.label, one.labels) for one in known.values()] == [("cat", ("cat", "dog"))]
     for label in ("dog", "cat"):  # the second one replaces the first
@@ -111,7 +116,7 @@ def test_the_store_does_on_postgresql_what_it_does_on_sqlite(postgres: Postgres)
     store.refresh()
     assert (store.accuracies["pets", 1].rows, store.accuracies["pets", 1].correct) == (1, 1)
     with pytest.raises(StorageRefused, match="NUL"):
-        store.write(Batch([(row[0], "a\0b", *row[2:])]))
+        store.write(Batch([(7_000, 5, "a\0b", *facts[2:])]))
     assert [store.sweep(1000, 250), store.sweep(1000, 250), store.sweep(1000, 250)] == [250, 50, 0]
     store.close()
 

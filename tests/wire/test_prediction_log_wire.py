@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.processes import children
 from benchmarks.scrape import sample
 from protos import classifier_pb2 as pb
 from protos import classifier_pb2_grpc as pb_grpc
@@ -127,6 +129,16 @@ def test_other_protocols_are_logged_too(server: ServerProcess, http: Http, datab
     check(logged(database, "by-grpc")[0], "grpc", BRIGHT, 250)
 
 
+def test_each_message_of_a_stream_has_an_id_of_its_own(server: ServerProcess, database: Path) -> None:
+    levels = (10, 120, 250)
+    asked = [pb.ClassifyRequest(encoded=pb.EncodedImages(images=[picture(level)])) for level in levels]
+    with server.channel() as channel:
+        answers = pb_grpc.ClassifierStub(channel).ClassifyStream(iter(asked), metadata=(("x-request-id", "streamed"),))
+        assert len(list(answers)) == 3
+    for name, level in zip(("streamed", "streamed.1", "streamed.2"), levels, strict=True):
+        check(logged(database, name)[0], "grpc", picture(level), level)
+
+
 def test_what_is_refused_is_not_logged(http: Http, database: Path) -> None:
     assert http.predict(b"no picture", X_Request_Id="refused").status == 415
     assert http.predict(BRIGHT, X_Request_Id="behind-it").status == 200
@@ -173,14 +185,24 @@ def test_a_stop_under_load_writes_every_answer_of_every_worker(models: Path, tmp
     assert len(rows) == len(set(rows))
     assert set(answered) <= set(rows)
     assert len({name.partition("-")[0] for name in rows}) == 2  # both workers wrote
-    assert not list(tmp_path.glob("log.db-*"))  # the last one to close has tidied up
+    # The writer has ended before the server, and has left the database closed and nothing in the spool.
+    assert sorted(path.name for path in tmp_path.glob("log.db*")) == ["log.db", "log.db-spool"]
+    assert list((tmp_path / "log.db-spool").glob("*.rows")) == []
 
 
-def test_a_database_that_is_away_costs_no_request_and_is_told(models: Path, tmp_path: Path) -> None:
+def test_a_database_that_is_away_costs_no_request_and_no_row(models: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening: whoever connects is refused
         url = f"postgresql://shoal:hidden@127.0.0.1:{taken.getsockname()[1]}/nothing"
-        with run_server(models, tmp_path, "--prediction-log", url, "--latency-budget-ms", "5000") as server:
+        flags = (
+            "--prediction-log",
+            url,
+            "--prediction-log-spool",
+            str(tmp_path / "spool"),
+            "--latency-budget-ms",
+            "5000",
+        )
+        with run_server(models, tmp_path, *flags, "--prediction-log-stop-s", "1") as server:
             with Http(server.http_port) as http:
                 assert [http.predict(BRIGHT).status for _ in range(5)] == [200] * 5
                 text = http.get("/metrics").body.decode()
@@ -190,10 +212,48 @@ def test_a_database_that_is_away_costs_no_request_and_is_told(models: Path, tmp_
             server.signal(signal.SIGTERM)
             assert server.wait() == 0
         events = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
-    lost = [event for event in events if event["event"] == "predictions were not logged"]
-    assert [(event["rows"], event["reason"]) for event in lost] == [(5, "the database was away at the stop")]
+    waiting = [event for event in events if event["event"] == "predictions wait in the spool for the next start"]
+    assert [event["rows"] for event in waiting] == [5]
+    assert len(list(Path(waiting[0]["folder"]).glob("*.rows"))) == 1
+    assert Path(waiting[0]["folder"]).parent == tmp_path / "spool"
     assert any("the prediction log's database is away" in event["event"] for event in events)
     assert "hidden" not in server.log
+
+
+def test_what_a_killed_server_had_answered_is_written_without_it(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "log.db"
+    flags = ("--prediction-log", f"sqlite:///{file}", "--latency-budget-ms", "5000")
+    with run_server(models, tmp_path / "server", *flags) as server:
+        with Http(server.http_port) as http:
+            assert http.predict(BRIGHT, X_Request_Id="before").status == 200
+            logged(file, "before")
+            (writer,) = children(server.process.pid)
+            os.kill(writer, signal.SIGSTOP)
+            assert http.predict(BRIGHT, X_Request_Id="in-the-spool").status == 200
+            wait_for_bytes(tmp_path / "log.db-spool", b"in-the-spool")
+        server.signal(signal.SIGKILL)
+        server.wait()
+        os.kill(writer, signal.SIGCONT)
+    assert [row["label"] for row in logged(file, "in-the-spool")] == ["bright"]
+
+
+def wait_for_bytes(folder: Path, content: bytes) -> None:
+    give_up_s = time.monotonic() + WITHIN_S
+    while not any(content in path.read_bytes() for path in folder.glob("*.rows")):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.02)  # another process writes it
+
+
+def test_a_spool_that_cannot_be_is_one_line_at_the_start(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    flags = ("--prediction-log", f"sqlite:///{tmp_path / 'log.db'}", "--prediction-log-spool", str(tmp_path / "file"))
+    ended = run_to_end("--models", str(models), "--workers", "1", "--http-port", "0", *flags)
+    assert ended.returncode == 2
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert re.match(
+        r"error: --prediction-log: expected a folder .* name another one by --prediction-log-spool", lines[0]
+    )
 
 
 def test_a_url_that_cannot_be_is_one_line_at_the_start(models: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 from server.auth import Authenticator, Caller, Credentials, caller_name
 from server.auth_guard import Guard
 from server.errors import Unauthenticated
+from server.predictions.answers import Entry, Lane
 from server.predictions.observer import Observer
-from server.predictions.records import Answered
 from server.rate_limit import Limits, RateTable
 from server.security import Security
 from server.tensors import InferRequest, InferResponse
+from tests.unit.server.prediction_factory import GREY
 from tests.unit.server.test_http_connection import Bench, post, run, until
 
 PICTURE = b"\x05"
@@ -209,8 +210,11 @@ def test_the_prediction_log_hears_who_asked() -> None:
         def __init__(self) -> None:
             self.clients: list[str] = []
 
-        def keep(self, answers: Sequence[Answered]) -> None:
-            self.clients += [answered.request.client for answered in answers]
+        def keep(self, lane: Lane, entries: Sequence[Entry]) -> None:
+            self.clients += [client for _, _, client, *_ in entries]
+
+        def keep_late(self, lane: Lane, answers: Sequence[Any]) -> None:
+            pass
 
         def lose(self, rows: int, reason: str) -> None:
             pass
@@ -223,10 +227,9 @@ def test_the_prediction_log_hears_who_asked() -> None:
 
     keeper = Keeper()
     observer = Observer(keeper, None)
-    model: Any = None  # not looked at where pictures came
     for name in ("token:alice", ""):
         context = contextvars.copy_context()
         context.run(caller_name.set, name)
-        context.run(observer.answered, InferRequest(), model, [PICTURE], {}, {}, 0.0)
+        context.run(observer.answered, InferRequest(), GREY, [PICTURE], {}, {}, 0.0)
     observer._tick()
     assert keeper.clients == ["token:alice", ""]

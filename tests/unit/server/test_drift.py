@@ -13,7 +13,7 @@ from export.reference import build_reference
 from protos.bundle_pb2 import Manifest
 from server.drift import MAX_CLASS_BINS, DriftMonitor, Window, read_reference
 from server.looks import looks_of
-from server.predictions.records import Answered
+from server.predictions.answers import Answered
 from server.psi import LEAST_ROWS_PER_BIN, psi
 from server.tensors import InferRequest, TensorSpec
 from server.versions import LoadedModel

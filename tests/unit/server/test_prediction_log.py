@@ -1,92 +1,28 @@
-"""The queue of answers, and the log behind it: bounds, drops, a database that goes away and comes back."""
+"""The queue of answers and the worker's end of the log behind it: bounds, drops, what a stop hands over."""
 
 import asyncio
-import hashlib
-import json
+import errno
+import os
 import threading
-import time
+import weakref
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import structlog
 
-from server.predictions.log import BATCH_ROWS, Batch, PredictionLog, StorageAway, StorageRefused
+from server.predictions import log as log_module
+from server.predictions.answers import Answered, Entry, Lane, lane_of
+from server.predictions.blocks import pack_rows, pack_version
+from server.predictions.log import FULL, LogStatistics, PredictionLog
 from server.predictions.observer import SAMPLED, SAMPLED_PIXELS, Observer
-from server.predictions.records import Answered, digest_of, spell_answers
-from server.tensors import InferRequest, TensorSpec
-from server.versions import LoadedModel
-
-LABELS = ("dark", "dim", "bright")
-
-
-def model(name: str = "grey", labels: tuple[str, ...] = LABELS, *, batched: bool = True) -> LoadedModel:
-    """As much of a version as the log looks at."""
-    variants = (SimpleNamespace(name="int8", accuracy=0.9), SimpleNamespace(name="float32", accuracy=0.0))
-    return cast(
-        LoadedModel,
-        SimpleNamespace(
-            name=name,
-            version=7,
-            variant="int8",
-            labels=labels,
-            outputs=(TensorSpec("probabilities", "FP32", (-1 if batched else 1, 3)),),
-            bundle=SimpleNamespace(variants=variants),
-        ),
-    )
-
-
-GREY = model()
-
-
-def answered(*images: bytes, one: LoadedModel = GREY, name: str = "id", rows: int = 1, **more: Any) -> Answered:
-    rows = len(images) or rows
-    shares = np.tile(np.array([[0.2, 0.1, 0.7]], np.float32), (rows, 1))
-    request = InferRequest(request_id=name, protocol="http", client=more.pop("client", ""))
-    fields = {"inputs": {}, "outputs": {"probabilities": shares}} | more
-    return Answered(1000.5, request, one, images, latency_s=0.0125, rows=rows, **fields)
-
-
-class FakeStorage:
-    """Keeps batches, unless it is told to fail."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.fails: Exception | None = None
-        self.swept: list[int] = []
-        self.old_rows = 0
-        self.refreshed = 0
-
-    @property
-    def rows(self) -> list[Any]:
-        return [row for batch in self.batches for row in batch.rows]
-
-    def write(self, batch: Batch) -> None:
-        if self.fails is not None:
-            raise self.fails
-        self.batches.append(batch)
-
-    def sweep(self, before_us: int, limit: int) -> int:
-        self.swept.append(before_us)
-        deleted = min(limit, self.old_rows)
-        self.old_rows -= deleted
-        return deleted
-
-    def refresh(self) -> None:
-        self.refreshed += 1
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
+from server.predictions.recorder import Recorder
+from server.predictions.spool import HURRY, SERVERS, Segment, is_locked, new_origin, segments
+from server.predictions.storage import Batch, StorageRefused, Version
+from server.tensors import InferRequest
+from tests.unit.server.prediction_factory import GREY, LANE, Clock, FakeStorage, FakeWriter, entry, model
 
 
 @pytest.fixture
@@ -99,208 +35,195 @@ def storage() -> FakeStorage:
     return FakeStorage()
 
 
-def make_log(storage: FakeStorage, clock: Clock, **options: Any) -> PredictionLog:
-    return PredictionLog(storage, clock=clock, sleep=clock.sleep, **options)
+@pytest.fixture
+def writer() -> FakeWriter:
+    return FakeWriter()
 
 
-# ---- rows ----
+def make_log(folder: Path, writer: FakeWriter, clock: Clock, **options: Any) -> PredictionLog:
+    return PredictionLog(folder, writer, clock=clock, sleep=clock.sleep, **options)
 
 
-def test_a_row_has_everything_in_the_order_of_the_columns() -> None:
-    rows, inputs = spell_answers([answered(b"picture", client="shop")], keep_inputs=False)
-    digest = hashlib.sha256(b"picture").hexdigest()
-    top = '[["bright",0.7],["dark",0.2],["dim",0.1]]'
-    expected = (1_000_500_000, "id", 0, "shop", "http", "grey", 7, "int8", digest, "bright", 0.7, top, 12_500)
-    assert rows == [expected]
-    assert inputs == {}
+def drain(folder: Path, storage: FakeStorage, clock: Clock) -> None:
+    recorder = Recorder(folder, storage, clock=clock)
+    while recorder.step():
+        pass
+    recorder.close()
 
 
-def test_answers_of_several_versions_keep_their_own_rows() -> None:
-    other = model("other", ())
-    answers = [answered(b"a", b"b", name="1"), answered(b"c", one=other, name="2"), answered(b"d", name="3")]
-    rows = spell_answers(answers, keep_inputs=False).rows
-    told = {(row[1], row[2]): (row[5], row[8], row[9]) for row in rows}
-    digest = {text: hashlib.sha256(text.encode()).hexdigest() for text in "abcd"}
-    assert told == {
-        ("1", 0): ("grey", digest["a"], "bright"),
-        ("1", 1): ("grey", digest["b"], "bright"),
-        ("2", 0): ("other", digest["c"], "2"),  # a number where there are no names
-        ("3", 0): ("grey", digest["d"], "bright"),
-    }
+# ---- the worker's end of the log ----
 
 
-def test_what_is_no_classifier_has_no_label() -> None:
-    outputs = {"probabilities": np.zeros((1, 2, 2), np.float32)}
-    mixed = [answered(b"x", outputs=outputs), answered(b"y")]
-    assert [(row[9], row[10], row[11] == "[]") for row in spell_answers(mixed, keep_inputs=False).rows] == [
-        ("", None, True),
-        ("bright", 0.7, False),
-    ]
-
-
-def test_only_the_best_five_are_written() -> None:
-    shares = np.linspace(0, 1, 9, dtype=np.float32)[None]
-    row = spell_answers([answered(b"x", outputs={"probabilities": shares})], keep_inputs=False).rows[0]
-    assert [name for name, _ in json.loads(row[11])] == ["8", "7", "6", "5", "4"]
-
-
-def test_rows_of_tensors_are_told_by_their_own_bytes() -> None:
-    pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    names = np.array([b"ab", b"c"], object)
-    rows, inputs = spell_answers([answered(rows=2, inputs={"image": pixels, "name": names})], keep_inputs=True)
-    contents = [pixels[0].tobytes() + b"\2\0\0\0ab", pixels[1].tobytes() + b"\1\0\0\0c"]
-    assert [row[8] for row in rows] == [hashlib.sha256(one).hexdigest() for one in contents]
-    assert [one.content for one in inputs.values()] == contents
-    assert {one.form for one in inputs.values()} == {"uint8[3, 4], object[1]"}
-
-
-@pytest.mark.parametrize(
-    ("shares", "top"),
-    [
-        ([0.0004, 0.9991, 0.0005], [['di"m', 0.9991]]),  # a sure answer has one class to tell
-        ([0.001, 0.0, 0.999], [["bright", 0.999], ["dark", 0.001]]),
-        ([0.0, 0.0, 0.0], [["dark", 0.0]]),
-        ([float("nan")] * 3, [["dark", 0.0]]),
-    ],
-)
-def test_what_is_next_to_nothing_is_left_out(shares: list[float], top: list[list[Any]]) -> None:
-    one = model(labels=("dark", 'di"m', "bright"))
-    outputs = {"probabilities": np.array([shares], np.float32)}
-    row = spell_answers([answered(b"x", one=one, outputs=outputs)], keep_inputs=False).rows[0]
-    assert json.loads(row[11]) == top
-    assert row[9:11] == tuple(top[0])
-
-
-@pytest.mark.parametrize("size", [0, 1, 2047, 2048, 4094, 4095, 16_384, 16_385])
-def test_a_digest_is_sha256_whatever_the_pieces(size: int) -> None:
-    content = np.random.default_rng(size).bytes(size)
-    assert digest_of(content) == digest_of(memoryview(content)) == hashlib.sha256(content).hexdigest()
-
-
-# ---- the log ----
-
-
-def test_rows_go_to_the_database_in_batches_with_their_version(storage: FakeStorage, clock: Clock) -> None:
-    log = make_log(storage, clock)
-    log.keep([answered(*[b"x"] * (BATCH_ROWS + 1))])
+def test_rows_go_through_the_spool_with_their_version(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
+) -> None:
+    log = make_log(tmp_path, writer, clock)
+    log.keep(LANE, [entry(b"x", name="1"), entry(b"y", b"z", name="2")])
+    assert log.statistics().pending == 3
     log.flush()
-    assert [len(batch.rows) for batch in storage.batches] == [BATCH_ROWS, 1]
-    version = storage.batches[0].versions["grey", 7]
-    assert (version.labels, version.variant, version.accuracy) == (LABELS, "int8", 0.9)
-    assert not storage.batches[1].versions
-    assert log.statistics().written == BATCH_ROWS + 1
+    log.keep(LANE, [entry(b"x", name="3")])
+    log.flush()
+    assert log.statistics() == LogStatistics(written=0, dropped=0, pending=4)
+    drain(tmp_path, storage, clock)
+    assert [(row[2], row[3]) for row in storage.rows] == [("1", 0), ("2", 0), ("2", 1), ("3", 0)]
+    versions = [version for batch in storage.batches for version in batch.versions.items()]
+    assert versions == [(("grey", 7), Version(("dark", "dim", "bright"), "int8", 0.9))]
+    assert log.statistics() == LogStatistics(written=4, dropped=0, pending=0)
 
 
-def test_inputs_are_kept_once_and_only_where_asked_for(storage: FakeStorage, clock: Clock) -> None:
-    for keep in (False, True):
-        log = make_log(storage, clock, keep_inputs=keep)
-        log.keep([answered(b"x"), answered(b"x"), answered(b"y")])
+def test_a_full_file_is_followed_by_another_that_names_its_versions_again(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "SEGMENT_BYTES", 1000)
+    log = make_log(tmp_path, writer, clock)
+    for number in range(50):
+        log.keep(LANE, [entry(b"x", name=str(number))])
         log.flush()
-    assert storage.batches[0].inputs == {}
-    assert [one.content for one in storage.batches[1].inputs.values()] == [b"x", b"y"]
+    assert len(segments(tmp_path)) > 3
+    drain(tmp_path, storage, clock)
+    assert [row[2] for row in storage.rows] == [str(number) for number in range(50)]
+    assert len(segments(tmp_path)) == 1, "the one that is appended to"
+    log.flush()
+    assert log.statistics() == LogStatistics(written=50, dropped=0, pending=0)
 
 
-def test_a_database_that_is_away_is_tried_again_later_and_the_gap_is_told(storage: FakeStorage, clock: Clock) -> None:
-    log = make_log(storage, clock, max_pending_rows=3)
-    storage.fails = StorageAway("connection refused")
+def test_what_is_over_the_bound_is_dropped_told_and_made_a_gap(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "SEGMENT_BYTES", 1000)
+    log = make_log(tmp_path, writer, clock, max_bytes=5000)
     with structlog.testing.capture_logs() as events:
-        tries = 0
         for _ in range(40):
-            log.keep([answered(b"x")])
-            before = storage.fails
+            log.keep(LANE, [entry(b"x")])
             log.flush()
-            tries += before is storage.fails
             clock.now_s += 0.1
-        assert log.statistics().dropped == 37
-        storage.fails = None
-        clock.now_s += 5
-        log.flush()
-    assert len(storage.rows) == log.statistics().written == 3
-    gap = next(batch.gap for batch in storage.batches if batch.gap is not None)
-    assert (gap.rows, gap.reason) == (37, "the database does not take them fast enough")
-    told = [event for event in events if event["event"] == "predictions were not logged"]
-    assert len(told) == 1, "once per interval"
-    assert [event["event"] for event in events].count("the prediction log's database is away") == 1
-    back = next(event for event in events if event["event"] == "the prediction log's database is back")
-    assert back["lost_rows"] == 37
+    kept = log.statistics().pending
+    assert 0 < kept < 40
+    assert log.statistics().dropped == 40 - kept
+    assert sum(path.stat().st_size for path in segments(tmp_path)) <= 5000
+    assert [(event["event"], event["reason"]) for event in events] == [("predictions were not logged", FULL)], "once"
+    drain(tmp_path, storage, clock)
+    log.keep(LANE, [entry(b"y", name="after")])
+    log.flush()
+    drain(tmp_path, storage, clock)
+    assert [row[2] for row in storage.rows][kept:] == ["after"]
+    gaps = [batch.gap for batch in storage.batches if batch.gap is not None]
+    assert [(gap.rows, gap.reason) for gap in gaps] == [(40 - kept, FULL)]
 
 
-def test_tries_are_farther_and_farther_apart(storage: FakeStorage, clock: Clock) -> None:
-    at_s: list[float] = []
+def test_a_full_disk_costs_what_it_does_not_hold_and_nothing_else(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, two = make_log(tmp_path, writer, clock), model("other")
+    other = lane_of(two)
+    log.keep(LANE, [entry(b"x", name="before")])
+    log.flush()
+    write = os.pwrite
+    written: list[int] = []
 
-    class Away(FakeStorage):
-        def write(self, batch: Batch) -> None:
-            at_s.append(clock.now_s)
-            raise StorageAway("away")
+    def write_a_little(descriptor: int, content: memoryview, at: int) -> int:
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(at)
+        return write(descriptor, content[:20], at)
 
-    log = make_log(Away(), clock)
-    log.keep([answered(b"x")])
-    for _ in range(2000):
-        log.flush()
-        clock.now_s += 0.01
-    waits = np.diff(at_s).round(2).tolist()
-    assert waits[:6] == pytest.approx([0.1, 0.2, 0.5, 1.0, 2.0, 5.0], abs=0.02)
-    assert max(waits) <= 5.02
+    with monkeypatch.context() as patch:
+        patch.setattr("server.predictions.spool.os.pwrite", write_a_little)
+        size = segments(tmp_path)[0].stat().st_size
+        log.keep(other, [entry(b"x"), entry(b"x")])
+        with structlog.testing.capture_logs() as events:
+            log.flush()
+        assert segments(tmp_path)[0].stat().st_size == size, "what was written of it is taken back"
+    assert events[0]["reason"] == "the spool cannot be written: No space left on device"
+    log.keep(other, [entry(b"x", name="after")])
+    log.flush()
+    drain(tmp_path, storage, clock)
+    assert [(row[2], row[6]) for row in storage.rows] == [("before", "grey"), ("after", "other")]
+    assert [batch.gap.rows for batch in storage.batches if batch.gap is not None] == [2]
+    assert log.statistics() == LogStatistics(written=2, dropped=2, pending=0)
 
 
-def test_rows_that_the_database_refuses_do_not_stop_the_others(storage: FakeStorage, clock: Clock) -> None:
-    log = make_log(storage, clock)
+def test_rows_that_the_database_refuses_count_as_dropped(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
+) -> None:
+    log = make_log(tmp_path, writer, clock)
+    log.keep(LANE, [entry(b"x")])
+    log.flush()
     storage.fails = StorageRefused("value too long")
-    log.keep([answered(b"x")])
-    log.flush()
-    storage.fails = None
-    log.keep([answered(b"y", name="next")])
-    log.flush()
-    assert [row[1] for row in storage.rows] == ["next"]
+    drain_until_refused(tmp_path, storage, clock)
+    assert log.statistics() == LogStatistics(written=0, dropped=1, pending=0)
+    log.finish(0)
     assert log.statistics().dropped == 1
-    assert any(batch.gap is not None and batch.gap.rows == 1 for batch in storage.batches)
 
 
-def test_a_stop_waits_for_the_database_and_tells_what_is_lost_in_the_end(storage: FakeStorage, clock: Clock) -> None:
-    log = make_log(storage, clock)
-    storage.fails = StorageAway("away")
-    log.keep([answered(b"x")])
+def drain_until_refused(folder: Path, storage: FakeStorage, clock: Clock) -> None:
+    write = storage.write
+
+    def refuse_rows(batch: Batch) -> None:
+        if batch.rows:
+            write(batch)
+
+    storage.write = refuse_rows  # type: ignore[method-assign]
+    drain(folder, storage, clock)
+
+
+def test_a_stop_waits_until_all_is_written_and_leaves_nothing_behind(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
+) -> None:
+    log = make_log(tmp_path, writer, clock)
+    log.keep(LANE, [entry(b"x")])
+    hurried = []
+
+    def work() -> None:
+        hurried.append(is_locked(tmp_path / HURRY))
+        if len(hurried) == 10:
+            drain(tmp_path, storage, clock)
+
+    writer.work = work
+    assert is_locked(tmp_path / SERVERS)
     with structlog.testing.capture_logs() as events:
         log.finish(within_s=4)
-    assert 103 < clock.now_s <= 104
-    assert log.statistics().dropped == 1
-    assert events[-1] == {
-        "event": "predictions were not logged",
-        "rows": 1,
-        "reason": "the database was away at the stop",
-        "log_level": "warning",
-    }
+    assert hurried == [True] * 10
+    assert len(storage.rows) == 1
+    assert segments(tmp_path) == []
+    assert events == []
+    assert (is_locked(tmp_path / SERVERS), is_locked(tmp_path / HURRY), writer.closed) == (False, False, True)
 
 
-def test_a_database_that_comes_back_during_the_stop_gets_everything(clock: Clock) -> None:
-    class Restarting(FakeStorage):
-        def write(self, batch: Batch) -> None:
-            if clock.now_s < 102:
-                raise StorageAway("the database system is starting up")
-            super().write(batch)
-
-    storage = Restarting()
-    log = make_log(storage, clock)
-    log.keep([answered(b"x")])
-    log.finish(within_s=4)
-    assert (len(storage.rows), log.statistics().dropped) == (1, 0)
-
-
-def test_old_rows_go_in_small_batches_and_not_all_the_time(storage: FakeStorage, clock: Clock) -> None:
-    log = make_log(storage, clock, retention_days=2)
-    storage.old_rows = 2500
-    for _ in range(10):
-        log.flush()
-    assert len(storage.swept) == 3
-    assert abs(storage.swept[0] / 1e6 - (time.time() - 2 * 86_400)) < 60
-    clock.now_s += 61
-    log.flush()
-    assert len(storage.swept) == 4
+def test_what_a_stop_cannot_wait_for_is_written_at_the_next_start(
+    tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
+) -> None:
+    log = make_log(tmp_path, writer, clock)
+    log.keep(LANE, [entry(b"x", b"y")])
+    with structlog.testing.capture_logs() as events:
+        log.finish(within_s=4)
+    assert 103.9 < clock.now_s < 104.1
+    assert [(event["event"], event["rows"]) for event in events] == [
+        ("predictions wait in the spool for the next start", 2)
+    ]
+    assert log.statistics().dropped == 0
+    drain(tmp_path, storage, clock)
+    assert len(storage.rows) == 2
+    assert segments(tmp_path) == []
 
 
-def test_nothing_is_deleted_where_everything_is_to_be_kept(storage: FakeStorage, clock: Clock) -> None:
-    make_log(storage, clock, retention_days=0).flush()
-    assert storage.swept == []
+def test_a_killed_worker_loses_no_more_than_it_had_not_written(
+    tmp_path: Path, storage: FakeStorage, clock: Clock
+) -> None:
+    content = b"".join(pack_rows([entry(b"x")], 0, 0))
+    segment = Segment(tmp_path, f"{new_origin()}.000001")
+    segment.append(pack_version(LANE, 0) + content, 1)
+    segment.append(content[:-1], 1)
+    drain(tmp_path, storage, clock)
+    assert len(segments(tmp_path)) == 1, "as long as somebody holds it"
+    segment.close()  # as the end of a process does
+    with structlog.testing.capture_logs() as events:
+        drain(tmp_path, storage, clock)
+    assert [(event["event"], event["rest_bytes"]) for event in events] == [
+        ("the end of a spool's file cannot be read", len(content) - 1)
+    ]
+    assert len(storage.rows) == 1
+    assert segments(tmp_path) == []
 
 
 # ---- the queue in front of it ----
@@ -310,17 +233,23 @@ class FakeKeeper:
     """Remembers what it was given."""
 
     def __init__(self) -> None:
-        self.answers: list[Answered] = []
+        self.entries: list[Entry] = []
+        self.late: list[Answered] = []
         self.lost: list[tuple[int, str]] = []
         self.finished: list[float] = []
         self.fails = False
         self.thread: threading.Thread | None = None
 
-    def keep(self, answers: Sequence[Answered]) -> None:
+    def keep(self, lane: Lane, entries: Sequence[Entry]) -> None:
         if self.fails:
             raise RuntimeError("broken")
+        assert lane.model == "grey"
         self.thread = threading.current_thread()
-        self.answers += answers
+        self.entries += entries
+
+    def keep_late(self, lane: Lane, answers: Sequence[Answered]) -> None:
+        assert lane.model == "grey"
+        self.late += answers
 
     def lose(self, rows: int, reason: str) -> None:
         self.lost.append((rows, reason))
@@ -340,10 +269,10 @@ class FakeWatcher:
         self.samples += answers
 
 
-def give(observer: Observer, content: bytes = b"", n: int = 1, **inputs: Any) -> None:
+def give(observer: Observer, content: bytes = b"", n: int = 1, name: str = "", **inputs: Any) -> None:
     images = (content,) * n if content else ()
     outputs = {"probabilities": np.zeros((n, 3), np.float32)}
-    observer.answered(InferRequest(), GREY, images, inputs, outputs, 0.01)
+    observer.answered(InferRequest(request_id=name), GREY, images, inputs, outputs, 0.01)
 
 
 def test_what_was_answered_before_a_close_is_kept_in_order_off_the_loop() -> None:
@@ -353,38 +282,41 @@ def test_what_was_answered_before_a_close_is_kept_in_order_off_the_loop() -> Non
         observer = Observer(keeper, None)
         observer.start()
         for number in range(1000):
-            give(observer, b"%d" % number)
+            give(observer, b"x", name=str(number))
         await observer.close(4.0)
         assert observer.waiting_rows == 0
 
     asyncio.run(main())
-    assert [int(one.images[0]) for one in keeper.answers] == list(range(1000))
+    assert [int(name) for _, name, *_ in keeper.entries] == list(range(1000))
     assert keeper.finished == [4.0]
     assert keeper.thread is not threading.main_thread()
 
 
-@pytest.mark.parametrize(("bounds", "n"), [({"max_rows": 4}, 2), ({"max_bytes": 20}, 1)])
-def test_what_is_over_the_bounds_is_dropped_and_counted(bounds: dict[str, int], n: int) -> None:
+@pytest.mark.parametrize(("bounds", "size", "n"), [({"max_rows": 4}, 10, 2), ({"max_bytes": 40_000}, 20_000, 1)])
+def test_what_is_over_the_bounds_is_dropped_and_counted(bounds: dict[str, Any], size: int, n: int) -> None:
     keeper = FakeKeeper()
     observer = Observer(keeper, None, **bounds)
     for _ in range(5):
-        give(observer, b"0123456789", n)
+        give(observer, bytes(size), n)
     observer._tick()
-    assert len(keeper.answers) == 2
+    assert len(keeper.entries) + len(keeper.late) == 2
     assert keeper.lost == [(3 * n, "more was answered than can be taken in")]
-    give(observer, b"0123456789", n)  # there is room again
+    give(observer, bytes(size), n)  # there is room again
     observer._tick()
-    assert len(keeper.answers) == 3
+    assert len(keeper.entries) + len(keeper.late) == 3
     assert len(keeper.lost) == 1
 
 
-def test_decoded_pixels_do_not_wait_beside_their_picture() -> None:
-    keeper = FakeKeeper()
-    observer = Observer(keeper, None)
-    give(observer, b"picture", image=np.zeros((1, 8, 8, 1), np.uint8))
-    give(observer, image=np.zeros((1, 8, 8, 1), np.uint8))
-    observer._tick()
-    assert [len(one.inputs) for one in keeper.answers] == [0, 1]
+def test_only_what_is_large_or_kept_waits_whole() -> None:
+    for keep_inputs, sizes in ((False, [20_000]), (True, [7, 20_000])):
+        keeper = FakeKeeper()
+        observer = Observer(keeper, None, keep_inputs=keep_inputs)
+        give(observer, bytes(7), image=np.zeros((1, 8, 8, 1), np.uint8))
+        give(observer, bytes(20_000), image=np.zeros((1, 8, 8, 1), np.uint8))
+        observer._tick()
+        assert [len(one.images[0]) for one in keeper.late] == sizes
+        assert not any(one.inputs for one in keeper.late), "decoded pixels do not wait beside their picture"
+        assert observer.waiting_rows == 0
 
 
 def test_a_fault_costs_its_answers_and_never_the_thread() -> None:
@@ -393,14 +325,14 @@ def test_a_fault_costs_its_answers_and_never_the_thread() -> None:
     keeper.fails = True
     give(observer, b"x")
     with structlog.testing.capture_logs() as events:
-        observer._guard(observer._tick)
+        observer._tick()
     assert events[0]["log_level"] == "error"
     assert keeper.lost == [(1, "they could not be spelled")]
     assert observer.waiting_rows == 0
     keeper.fails = False
-    give(observer, b"y")
-    observer._guard(observer._tick)
-    assert [one.images for one in keeper.answers] == [(b"y",)]
+    give(observer, b"y", name="next")
+    observer._tick()
+    assert [name for _, name, *_ in keeper.entries] == ["next"]
 
 
 def test_a_watcher_sees_a_bounded_sample_of_each_tick() -> None:
@@ -426,7 +358,7 @@ def test_a_watcher_that_stumbles_is_not_in_the_logs_way() -> None:
     give(observer, b"x")
     with structlog.testing.capture_logs() as events:
         observer._tick()
-    assert [one.images for one in keeper.answers] == [(b"x",)]
+    assert len(keeper.entries) == 1
     assert [event["log_level"] for event in events] == ["error"]
 
 
@@ -434,6 +366,21 @@ def test_rows_without_a_batch_dimension_are_one() -> None:
     keeper = FakeKeeper()
     observer = Observer(keeper, None)
     outputs = {"probabilities": np.zeros((1, 3), np.float32)}
-    observer.answered(InferRequest(), model(batched=False), (), {"x": np.zeros(5)}, outputs, 0.01)
+    flat = model(batched=False)
+    observer.answered(InferRequest(), flat, (), {"x": np.zeros(5)}, outputs, 0.01)
     observer._tick()
-    assert keeper.answers[0].rows == 1
+    assert keeper.late[0].rows == 1
+
+
+def test_a_version_that_has_gone_is_not_kept_alive_nor_mistaken_for_another() -> None:
+    keeper = FakeKeeper()
+    observer = Observer(keeper, None)
+    gone = model()
+    observer.answered(InferRequest(), gone, (b"x",), {}, {}, 0.01)
+    known = weakref.ref(gone)
+    del gone
+    assert known() is None
+    lane = next(iter(observer._lanes.values()))
+    observer._lanes = {id(GREY): lane}  # the number of one that has gone is used again
+    give(observer, b"x")
+    assert [one.source() for one in observer._lanes.values()] == [GREY]

@@ -1,38 +1,34 @@
-"""The store on a real SQLite file, what feedback makes of it, and the report over both."""
+"""What feedback makes of a store on a real SQLite file, and the report over both."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 
-from server.cli import read_settings
 from server.errors import InvalidInput, StartupError, Unavailable
 from server.feedback import Feedback, FeedbackDesk, Key
-from server.metrics import Metrics
-from server.predictions import database, opening
-from server.predictions.log import Accuracy, Batch, Gap, Known, StorageAway, StorageRefused, Version
-from server.predictions.records import Input, Row
+from server.predictions import database
+from server.predictions.blocks import pack_rows, pack_version
+from server.predictions.finder import Finder
+from server.predictions.recorder import Recorder
+from server.predictions.spool import Segment, new_origin
+from server.predictions.storage import (
+    Accuracy,
+    Known,
+    StorageAway,
+)
 from server.predictions.store import PredictionStore
-from server.predictions.tables import METADATA
 from server.report import read_report, run_report
+from tests.unit.server.prediction_factory import LANE, NOW_S, count, entry, fill
 
 ROOT = Path(__file__).parents[3]
-DAY_S = 86_400
-NOW_S = 1_000 * DAY_S + 3600.0  # 1972-09-27, one o'clock
-
-
-def row(at_s: float, name: str, *, client: str | None = None, version: int = 1, label: str = "cat", n: int = 0) -> Row:
-    return (round(at_s * 1e6), name, n, client, "http", "pets", version, "int8", name, label, 0.5, "[]", 2000)
 
 
 @pytest.fixture
@@ -48,95 +44,6 @@ def store(file: Path) -> Iterator[PredictionStore]:
     store.close()
 
 
-VERSIONS = {("pets", number): Version(("cat", "dog"), "int8", 0.9) for number in (1, 2)}
-
-
-def fill(store: PredictionStore) -> None:
-    rows = [row(NOW_S, f"today-{number}", client="shop") for number in range(300)]
-    rows += [row(NOW_S - DAY_S, "yesterday", version=2, label="dog", n=number) for number in range(5)]
-    rows += [row(NOW_S - 9 * DAY_S, "long-ago", client="<b>")]
-    store.write(Batch(rows, {"x": Input(b"picture", "encoded")}, VERSIONS, Gap(NOW_S - 60, NOW_S - 30, 7, "away")))
-
-
-def count(file: Path, table: str) -> int:
-    with closing(sqlite3.connect(file)) as opened:
-        return int(opened.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-
-# ---- the store ----
-
-
-def test_the_migrations_make_what_the_tables_are_said_to_be(store: PredictionStore) -> None:
-    with store._engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), METADATA)
-    # SQLite has no BRIN index; tests/e2e/test_prediction_log_postgres.py compares that one.
-    assert [(kind, index.name) for kind, index in differences] == [("add_index", "predictions_by_time")]
-
-
-def test_any_number_of_rows_arrives_once(store: PredictionStore, file: Path) -> None:
-    for number in (1, 3, 4, 5, 31, 33, 255, 257, 600):
-        before = count(file, "predictions")
-        store.write(Batch([row(NOW_S, f"{number}-{at}") for at in range(number)]))
-        assert count(file, "predictions") - before == number
-
-
-def test_a_batch_is_written_as_a_whole_or_not_at_all(store: PredictionStore, file: Path) -> None:
-    broken = (*row(NOW_S, "x")[:1], None, *row(NOW_S, "x")[2:])  # no request id
-    with pytest.raises(StorageRefused, match="NOT NULL"):
-        store.write(Batch([row(NOW_S, "good")] * 256 + [broken], {}, VERSIONS))  # type: ignore[list-item]
-    assert count(file, "predictions") == count(file, "prediction_versions") == 0
-
-
-def test_a_locked_database_is_one_that_is_away(
-    store: PredictionStore, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "BUSY_MS", 1)
-    impatient = PredictionStore(database.read_url(f"sqlite:///{file}"), window_rows=3)
-    impatient.open()
-    with closing(sqlite3.connect(file)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageAway, match="locked"):
-            impatient.write(Batch([row(NOW_S, "x")]))
-    impatient.write(Batch([row(NOW_S, "x")]))
-    impatient.close()
-    assert count(file, "predictions") == 1
-
-
-def test_what_is_old_goes_and_what_is_young_stays(store: PredictionStore, file: Path) -> None:
-    fill(store)
-    store.write(Batch([row(NOW_S - 20 * DAY_S, f"old-{number}") for number in range(250)]))
-    before_us = round((NOW_S - 5 * DAY_S) * 1e6)
-    assert [store.sweep(before_us, 100) for _ in range(4)] == [100, 100, 51, 0]
-    assert count(file, "predictions") == 305
-    assert count(file, "prediction_inputs") == 1  # written just now
-    assert count(file, "prediction_gaps") == 1
-
-
-def test_the_tables_of_a_newer_shoal_are_left_alone(store: PredictionStore, file: Path) -> None:
-    store.close()
-    with closing(sqlite3.connect(file)) as opened, opened:
-        opened.execute("UPDATE alembic_version SET version_num = '9999'")
-    other = PredictionStore(database.read_url(f"sqlite:///{file}"), window_rows=3)
-    with pytest.raises(StartupError, match="expected tables of this Shoal or an older one"):
-        other.open()
-    other.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("nonsense", "expected a database URL such as sqlite:///predictions.db"),
-        ("mysql://user:hidden@host/name", r"received mysql://user:\*\*\*@host/name"),
-        ("sqlite:///no/such/folder/log.db", "there is no .*/no/such/folder; make it first"),
-        ("sqlite://", "expected a file, as in sqlite:///predictions.db"),
-    ],
-)
-def test_a_url_that_cannot_be_is_refused_without_its_password(url: str, words: str) -> None:
-    with pytest.raises(StartupError, match=words) as raised:
-        database.read_url(url)
-    assert "hidden" not in str(raised.value)
-
-
 # ---- feedback ----
 
 
@@ -145,9 +52,9 @@ def take(desk: FeedbackDesk, *given: Feedback) -> tuple[int, int, int]:
     return taken.accepted, taken.correct, len(taken.unknown)
 
 
-def test_live_accuracy_is_that_of_the_latest_feedback(store: PredictionStore) -> None:
+def test_live_accuracy_is_that_of_the_latest_feedback(store: PredictionStore, file: Path) -> None:
     fill(store)
-    desk = FeedbackDesk(store, wait_s=0)
+    desk = FeedbackDesk(Finder(store, file.parent), wait_s=0)
     for number, label in enumerate(("dog", "dog", "cat", "cat", "dog")):  # all were answered "cat"
         take(desk, Feedback(f"today-{number}", label))
     assert store.accuracies == {("pets", 1): Accuracy(rows=3, correct=2)}
@@ -159,7 +66,7 @@ def test_live_accuracy_is_that_of_the_latest_feedback(store: PredictionStore) ->
 
 def test_one_wrong_label_refuses_the_whole_call(store: PredictionStore, file: Path) -> None:
     fill(store)
-    desk = FeedbackDesk(store, wait_s=0)
+    desk = FeedbackDesk(Finder(store, file.parent), wait_s=0)
     with pytest.raises(
         InvalidInput, match=r"expected a label of 'pets' version 1 \(cat, dog\) or its number, received 2"
     ):
@@ -172,7 +79,7 @@ class SlowShelf:
     """Has a prediction only when it is asked for the third time."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.looked = 0
         self.fails: Exception | None = None
 
     def find(self, keys: Sequence[Key]) -> dict[Key, Known]:
@@ -180,6 +87,10 @@ class SlowShelf:
         if self.fails is not None:
             raise self.fails
         return {key: Known(1, None, "pets", 1, "cat", ()) for key in keys} if self.asked > 2 else {}
+
+    def find_waiting(self, keys: Sequence[Key]) -> dict[Key, Known]:
+        self.looked += 1
+        return {}
 
     def save_feedback(self, given: object) -> None:
         pass
@@ -193,7 +104,37 @@ def test_what_another_worker_is_about_to_write_is_waited_for(monkeypatch: pytest
     shelf = SlowShelf()
     desk = FeedbackDesk(shelf, wait_s=60)
     assert take(desk, Feedback("late", "cat")) == (1, 1, 0)
-    assert shelf.asked == 3
+    assert (shelf.asked, shelf.looked) == (3, 1)
+    desk.close()
+
+
+def test_all_that_waits_is_read_twice_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.feedback.POLL_S", 0)
+    shelf, now_s = SlowShelf(), itertools.count(0.0, 0.1)
+    shelf.asked = -100
+    desk = FeedbackDesk(shelf, wait_s=1.0, clock=lambda: next(now_s))
+    assert take(desk, Feedback("nobody", "cat")) == (0, 0, 1)
+    assert shelf.asked > -92
+    assert shelf.looked == 2
+    desk.close()
+
+
+def test_feedback_finds_what_still_waits_in_the_spool(store: PredictionStore, file: Path, tmp_path: Path) -> None:
+    segment = Segment(tmp_path, f"{new_origin()}.000001")
+    entries = [entry(b"x", name="1"), entry(b"y", b"z", name="2"), entry(b"u", name="3")]
+    segment.append(b"".join([pack_version(LANE, 0), *pack_rows(entries, 0, 0)]), 4)
+    desk = FeedbackDesk(Finder(store, tmp_path), wait_s=0)
+    given = [Feedback("2", "dark", position=1), Feedback("3", "bright"), Feedback("2", "dark", position=2)]
+    assert take(desk, *given) == (2, 1, 1)
+    assert count(file, "predictions") == 2
+    recorder = Recorder(tmp_path, store)
+    while recorder.step():
+        pass
+    recorder.close()
+    segment.close()
+    assert count(file, "predictions") == 4, "the writer passes over those that feedback has written"
+    assert take(desk, Feedback("3", "dim")) == (1, 0, 0)
+    assert count(file, "feedback") == 2
     desk.close()
 
 
@@ -212,7 +153,7 @@ def test_a_database_that_is_away_is_told_without_its_address() -> None:
 
 def test_a_report_counts_by_day_client_model_and_version(store: PredictionStore, file: Path) -> None:
     fill(store)
-    desk = FeedbackDesk(store, wait_s=0)
+    desk = FeedbackDesk(Finder(store, file.parent), wait_s=0)
     take(desk, Feedback("today-1", "dog"), Feedback("today-2", "cat"))
     desk.close()
     report = read_report(f"sqlite:///{file}", 2, NOW_S)
@@ -279,25 +220,3 @@ def test_the_command_says_what_is_wrong_and_where_it_is_explained() -> None:
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.rstrip().endswith("see python -m server report --help")
     assert ended.stderr.count("\n") == 1
-
-
-# ---- what is not installed ----
-
-
-def test_a_log_without_its_libraries_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "alembic" else name)
-    settings = read_settings(["--prediction-log", f"sqlite:///{tmp_path / 'log.db'}"])
-
-    async def main() -> None:
-        async with opening.open_observer(settings, Metrics(), tuple):
-            pass
-
-    with pytest.raises(StartupError, match=r"alembic is not installed; pip install 'shoal\[predictions\]'"):
-        asyncio.run(main())
-
-
-@pytest.mark.slow  # starts a process
-def test_a_server_without_a_log_imports_none_of_them() -> None:
-    program = "import sys, server.app; print(*(name for name in ('sqlalchemy', 'alembic') if name in sys.modules))"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout.split() == []

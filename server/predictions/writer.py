@@ -1,0 +1,97 @@
+"""`python -m server.predictions.writer`: the process that takes a spool to its database.
+
+    on its standard input, as JSON: `Orders`                    a descriptor passed on to it: writer.lock
+    while any worker has servers.lock:
+        time to spare ──────────────────────────┐
+        somebody is in a hurry, or much waits ──┴──▶ Recorder.step: some hundred rows
+
+Requests come first: on a busy core it gets what they leave (see `leisure`); what that is not enough for waits on disk.
+
+It ends by itself once no worker uses the folder and all is written, or nothing can be. Signals that stop a server are
+none of its business: the workers it serves have answers to hand over then.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from server.logs import set_up_logs
+from server.predictions.leisure import Leisure
+from server.predictions.orders import Orders
+from server.predictions.spool import HURRY, SERVERS, is_locked, waiting_bytes
+
+POLL_S: Final = 0.1
+# Where time to spare is too seldom, a little is done all the same: with a busy neighbour nothing would ever be written.
+LEAST_EVERY_S: Final = 1.0
+AFTER_FAULT_S: Final = 1.0
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = structlog.get_logger()
+
+
+def run(
+    step: Callable[[], bool], is_due: Callable[[], bool], in_use: Callable[[], bool], has_time: Callable[[float], bool]
+) -> None:
+    """Works as long as anybody uses the spool, and then until nothing can be done any more.
+
+    Args:
+        step: Does a little, and tells whether there may be more to do at once.
+        is_due: Whether that cannot wait.
+        in_use: Whether anybody uses the spool.
+        has_time: Waits for time to spare, for so many seconds at most, and tells whether there is.
+    """
+
+    def take_step() -> bool:
+        try:
+            return step()
+        except Exception:
+            log.exception("the prediction log's writer stumbled")
+            time.sleep(AFTER_FAULT_S)
+            return False
+
+    def wait_turn() -> None:
+        give_up_s = time.monotonic() + LEAST_EVERY_S
+        while not is_due() and not has_time(POLL_S) and time.monotonic() < give_up_s:
+            pass
+
+    while in_use():
+        wait_turn()
+        if not take_step():
+            time.sleep(POLL_S)
+    while take_step():
+        pass
+
+
+def main() -> None:
+    """Does what standard input says."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    leisure = Leisure()
+    # Behind the fork: the child needs neither these nor the threads that they may start.
+    from server.predictions.database import read_url  # noqa: PLC0415
+    from server.predictions.recorder import Recorder  # noqa: PLC0415
+    from server.predictions.store import PredictionStore  # noqa: PLC0415
+
+    orders = Orders(**json.load(sys.stdin))
+    set_up_logs(orders.log_level, orders.log_format)
+    folder = Path(orders.folder)
+    store = PredictionStore(read_url(orders.url), window_rows=1)
+    recorder = Recorder(folder, store, retention_days=orders.retention_days)
+
+    def is_due() -> bool:
+        return is_locked(folder / HURRY) or waiting_bytes(folder) > orders.hurry_bytes
+
+    run(recorder.step, is_due, lambda: is_locked(folder / SERVERS), leisure.wait)
+    recorder.close()
+    store.close()
+    leisure.close()
+
+
+if __name__ == "__main__":
+    main()
