@@ -116,16 +116,39 @@ bench-classify-many: $(ALL_STAMP)  ## 5,000 single pictures by the client packag
 bench-perf-analyzer: $(ALL_STAMP)  ## Triton's own load generator by HTTP and gRPC: no failure (Debian's libb64-0d)
 	@$(PY) -m benchmarks perf-analyzer --models $(MODELS) --out benchmarks/results/perf-analyzer.json $(ARGS)
 
-PEERS_STAMP := .venv-peers/.installed
+PEER_ENVIRONMENTS := peers peers-triton peers-ray peers-mlserver
 
-$(PEERS_STAMP): requirements/peers.txt
-	@requirements/make-venv.sh .venv-peers "$(PYTHON)"
-	@requirements/install.sh .venv-peers -r requirements/peers.txt
+$(PEER_ENVIRONMENTS:%=.venv-%/.installed): .venv-%/.installed: requirements/%.txt
+	@requirements/make-venv.sh .venv-$* "$(PYTHON)"
+	@requirements/install.sh .venv-$* -r requirements/$*.txt
 	@touch $@
 
+# One that cannot be installed is left out, and the result says why.
+.PHONY: peer-environments
+peer-environments: $(ALL_STAMP)
+	@for name in $$($(PY) -m benchmarks peers --environments --peers "$(PEERS)"); do \
+		$(MAKE) --no-print-directory --silent .venv-$$name/.installed || echo "$$name: not installed"; done
+
 .PHONY: bench-peers
-bench-peers: $(ALL_STAMP) $(PEERS_STAMP)  ## uploads by mosec, by FastAPI and by ours, by turns on the same cores
-	@$(PY) -m benchmarks peers --models $(MODELS) --out benchmarks/results/peers.json $(ARGS)
+bench-peers: peer-environments  ## one image a request by other servers and by ours, by turns: PEERS=mosec,triton (all)
+	@$(PY) -m benchmarks peers --peers "$(PEERS)" --models $(MODELS) --out benchmarks/results/peers.json $(ARGS)
+
+.PHONY: bench-full
+bench-full: peer-environments  ## every figure of docs/performance.md (two hours; goes on where it was cut off)
+	@$(PY) -m benchmarks full --models $(MODELS) $(if $(PHOTOS),--photos $(PHOTOS)) $(ARGS)
+
+.PHONY: bench-gate
+bench-gate: $(ALL_STAMP)  ## is a request dearer than when it was last accepted? ARGS=--accept makes today's the one to compare with
+	@$(PY) -m benchmarks gate --models $(MODELS) $(ARGS)
+
+BENCHES := poisson half-load footprint growth
+.PHONY: $(BENCHES:%=bench-%)
+$(BENCHES:%=bench-%): bench-%: $(ALL_STAMP)
+	@$(PY) -m benchmarks $* --models $(MODELS) --out benchmarks/results/$*.json $(ARGS)
+
+.PHONY: bench-photos
+bench-photos: $(ALL_STAMP)  ## photographs in PHOTOS= to MobileNetV2: decode, resize and infer, beside the limit and mosec
+	@$(PY) -m benchmarks photos --photos $(PHOTOS) --out benchmarks/results/photos.json $(ARGS)
 
 .PHONY: bench-limit
 bench-limit: $(ALL_STAMP)  ## what is left of the bare engine's speed with the server around it

@@ -1,4 +1,7 @@
-"""`python -m benchmarks locust`: a server, 100 locust users by HTTP, then 100 by gRPC; exit code 1 past the budget."""
+"""`python -m benchmarks locust`: a server, 100 locust users by HTTP, then 100 by gRPC; exit code 1 past the budget.
+
+`--protocols mixed` has half of the users ask by HTTP while the others ask by gRPC.
+"""
 
 import argparse
 import csv
@@ -13,12 +16,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, spell_command
 from benchmarks.pictures import newest_bundle
 from benchmarks.server_process import Address, serve
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-USERS = {"http": "HttpUser", "grpc": "GrpcUser"}
+USERS = {"http": ("HttpUser",), "grpc": ("GrpcUser",), "mixed": ("HttpUser", "GrpcUser")}
+EXAMPLES = """\
+examples:
+  python -m benchmarks locust --users 100 --seconds 30
+  python -m benchmarks locust --protocols mixed --users 500 --seconds 60 --out locust-500.json
+  python -m benchmarks locust --protocols mixed --users 500 --pause-ms 200     users who look at what they got
+"""
 COLUMNS = ("Request Count", "Failure Count", "Requests/s", "50%", "95%", "99%", "Max Response Time")
 
 
@@ -28,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="which model; default: the first by name")
     parser.add_argument("--users", type=int, default=100, help="concurrent users (default: 100)")
     parser.add_argument("--seconds", type=int, default=30, help="length of each of the two runs (default: 30)")
-    parser.add_argument("--protocols", default="http,grpc", help="which to run, of http and grpc (default: both)")
+    parser.add_argument("--protocols", default="http,grpc", help="of http, grpc and mixed, by commas (http,grpc)")
+    parser.add_argument("--pause-ms", type=int, default=0, help="what a user waits after an answer (default: 0)")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     parser.add_argument("--server-args", default="", help="further flags for the server, in one string")
 
@@ -42,6 +52,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     Returns:
         0 when no request failed and every p99 is below 200 ms, else 1.
     """
+    unknown = set(arguments.protocols.split(",")) - set(USERS)
+    if unknown:
+        raise ValueError(f"--protocols: expected some of {', '.join(USERS)}; received {', '.join(sorted(unknown))}")
     bundle = newest_bundle(arguments.models, arguments.model)
     rows, codes = [], []
     with serve(arguments.models, arguments.server_args.split()) as address:
@@ -51,7 +64,7 @@ def run_command(arguments: argparse.Namespace) -> int:
             rows += found
     _show(rows)
     if arguments.out:
-        result = {"machine": describe_machine(), "command": " ".join(sys.argv[1:]), "bundle": bundle.name, "rows": rows}
+        result = {"machine": describe_machine(), "command": spell_command(), "bundle": bundle.name, "rows": rows}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     return int(any(codes))
@@ -63,7 +76,7 @@ def swarm_command(
     """The command that runs locust, and its environment.
 
     Args:
-        protocol: "http" or "grpc".
+        protocol: "http", "grpc" or "mixed".
         models: Folder of bundles, for pictures to send.
         model: Which model.
         address: The server.
@@ -72,7 +85,7 @@ def swarm_command(
         folder: Where its statistics go; `read_rows` reads them.
     """
     environment = {"SHOAL_BENCH_MODELS": str(models), "SHOAL_BENCH_MODEL": model, "SHOAL_BENCH_GRPC": address.grpc}
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), USERS[protocol], "--headless", "--only-summary"]
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *USERS[protocol], "--headless", "--only-summary"]
     command += ["-u", str(users), "-r", str(users), "-t", f"{seconds}s", "--host", address.http]
     command += ["--csv", f"{folder}/stats", "--loglevel", "WARNING", "--reset-stats"]
     return command, os.environ | environment
@@ -97,6 +110,7 @@ def _swarm(
         command, environment = swarm_command(
             protocol, arguments.models, bundle.parent.name, address, arguments.users, arguments.seconds, folder
         )
+        environment["SHOAL_BENCH_PAUSE_MS"] = str(arguments.pause_ms)
         finished = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, text=True)
         if finished.returncode:
             print(finished.stdout[-4000:])

@@ -20,6 +20,7 @@ from benchmarks.pictures import Pictures, golden_pictures, newest_bundle
 from protos import classifier_pb2, classifier_pb2_grpc
 
 BUDGET_MS: Final = 200
+PAUSE_S: Final = int(os.environ.get("SHOAL_BENCH_PAUSE_MS", "0")) / 1000
 
 grpc.experimental.gevent.init_gevent()
 
@@ -35,7 +36,7 @@ PICTURES: Final = _pictures()
 class HttpUser(FastHttpUser):
     """Uploads one picture after the other, and sends some as JSON numbers."""
 
-    wait_time = constant(0)
+    wait_time = constant(PAUSE_S)
 
     def on_start(self) -> None:
         """Begins at a picture of its own, and prepares one body of numbers."""
@@ -67,7 +68,7 @@ class HttpUser(FastHttpUser):
 class GrpcUser(User):
     """Classifies one picture after the other; each user has a channel of its own."""
 
-    wait_time = constant(0)
+    wait_time = constant(PAUSE_S)
 
     def on_start(self) -> None:
         """Connects, and begins at a picture of its own."""

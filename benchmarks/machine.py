@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 
 PACKAGES = ("aiohttp", "grpcio", "numpy", "onnxruntime", "uvloop")
@@ -17,6 +18,12 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def spell_command() -> str:
+    """The command line of this run; of a path from the root only the last part, since no other machine has the rest."""
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    return " ".join(["python -m benchmarks", *words])
 
 
 def _cpu_model() -> str:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import orjson
 import uvloop
 
 from benchmarks.http_load import Question, closed_loop, connect, post
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, spell_command
 from benchmarks.pictures import golden_pictures, newest_bundle
 from benchmarks.server_process import Address
 
@@ -60,11 +59,16 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def finish(arguments: argparse.Namespace, verdict: Verdict) -> int:
     """Writes the result; the exit code is 1 when a bound was missed."""
-    result = {"machine": describe_machine(), "command": "python -m benchmarks " + " ".join(sys.argv[1:])}
+    save(arguments, verdict)
+    return int(bool(verdict.missed))
+
+
+def save(arguments: argparse.Namespace, verdict: Verdict) -> None:
+    """Writes what is measured so far, so that a run that is cut off leaves something."""
+    result = {"machine": describe_machine(), "command": spell_command()}
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result | verdict.figures, indent=1) + "\n")
-    return int(bool(verdict.missed))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -89,6 +89,11 @@ def generator_apart() -> Iterator[int]:
         _of_server.reset(others)
 
 
+def server_cores() -> list[int]:
+    """The cores that a server started now would have."""
+    return sorted(_of_server.get() or os.sched_getaffinity(0))
+
+
 def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Starts a process on the server's cores: it inherits those of the thread that starts it."""
     mine, cores = os.sched_getaffinity(0), _of_server.get()

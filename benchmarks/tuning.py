@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=24, help="of each sampler (default: %(default)s)")
     parser.add_argument("--fraction", type=float, default=0.3, help="of the data, in a trial (default: %(default)s)")
     parser.add_argument("--proxy-epochs", type=int, default=3, help="of a trial (default: %(default)s)")
+    parser.add_argument("--best", type=int, default=3, help="trials trained in full (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=15, help="of a training in full (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="of the trainings in full (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
@@ -76,7 +77,7 @@ def _searched(options: argparse.Namespace, sampler: str) -> dict[str, Any]:
     study = f"cnn-{sampler}" + (f"-{options.max_us_per_image:g}us" if options.max_us_per_image else "")
     _training(
         "tune", "--sampler", sampler, "--study", study, "--name", study, "--trials", str(options.trials),
-        "--fraction", str(options.fraction), "--proxy-epochs", str(options.proxy_epochs), "--best", "3",
+        "--fraction", str(options.fraction), "--proxy-epochs", str(options.proxy_epochs), "--best", str(options.best),
         "--epochs", str(options.epochs), "--workers", str(options.workers),
         "--max-us-per-image", str(options.max_us_per_image), *_shared(options),
     )  # fmt: skip

@@ -13,4 +13,4 @@ classifier = Classifier()
 @app.post("/inference")  # type: ignore[untyped-decorator]  # not installed where types are checked
 async def classify(request: Request) -> Any:
     """Classifies a picture in the event loop: it takes less than handing it to a thread."""
-    return classifier.classify([classifier.decode(await request.body())])[0]
+    return classifier.classify([classifier.read(await request.body())])[0]

@@ -1,0 +1,66 @@
+"""A closed loop in any column, with the CPU time of the server's processes for each request."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.h2load import STREAM, UNARY, Calls, load, weigh
+from benchmarks.http_load import Question, closed_loop
+from benchmarks.payloads import GRPC_COLUMNS, OK, STREAMED, Target, messages, questions
+from benchmarks.pictures import Pictures
+from benchmarks.processes import family_cpu_s
+
+GRPC_CONNECTIONS: Final = 8  # gRPC clients share connections; more under way is more calls on each
+
+Asked = list[Question] | Calls
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One measurement.
+
+    Args:
+        per_s: Right answers in a second.
+        cpu_us: CPU time of the server's processes for each, in microseconds.
+    """
+
+    per_s: float
+    cpu_us: float
+
+
+async def prepare(target: Target, pictures: Pictures, column: str) -> Asked:
+    """What will be asked in a column, with what the idle server answers."""
+    if column not in GRPC_COLUMNS:
+        return await questions(target, pictures, column)
+    path = STREAM if column == "stream" else UNARY
+    return await weigh(target.grpc, path, messages(target, pictures, column))
+
+
+async def take(target: Target, asked: Asked, under_way: int, seconds: float) -> Taken:
+    """Keeps so many requests under way for so long.
+
+    Raises:
+        RuntimeError: An answer was not right.
+    """
+    before_s = family_cpu_s(target.pid)
+    if isinstance(asked, Calls):
+        images, per_s = await _grpc(target, asked, under_way, seconds)
+    else:
+        images, per_s = await _http(target, asked, under_way, seconds)
+    return Taken(per_s, (family_cpu_s(target.pid) - before_s) / images * 1e6)
+
+
+async def _http(target: Target, asked: list[Question], under_way: int, seconds: float) -> tuple[int, float]:
+    summary: dict[str, Any] = (await closed_loop(target.http, asked, connections=under_way, seconds=seconds)).summary()
+    if set(summary["by_status"]) != {str(OK)} or summary["wrong"]:
+        raise RuntimeError(f"expected right answers only, received {summary['by_status']}, {summary['wrong']} wrong")
+    return summary["requests"], summary["requests"] / summary["seconds"]
+
+
+async def _grpc(target: Target, calls: Calls, under_way: int, seconds: float) -> tuple[int, float]:
+    connections = min(GRPC_CONNECTIONS, under_way)
+    in_flight = max(1, under_way // connections)
+    if len(calls.messages) > 1:  # streams: so many messages of each are under way already
+        connections, in_flight = max(1, under_way // STREAMED), 1
+    loaded = await load(target.grpc, calls, connections=connections, in_flight=in_flight, seconds=seconds)
+    images = loaded.calls * len(calls.messages)
+    return images, images / loaded.seconds

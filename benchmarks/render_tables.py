@@ -1,0 +1,178 @@
+"""Each result as a Markdown table; see `render`."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+Result = dict[str, Any]
+Lines = list[str]
+
+_PAYLOADS: Final = {
+    "jpeg": "JPEG upload",
+    "png": "PNG upload",
+    "upload": "upload",
+    "json": "JSON numbers",
+    "binary": "binary tensor",
+    "grpc": "gRPC, unary",
+    "grpcio": "gRPC, unary, ours by grpcio",
+    "stream": "gRPC, ours by a stream, theirs unary",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def provenance(result: Result) -> str:
+    """What a result was measured on, with which versions, and by which command."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("onnxruntime", "aiohttp", "grpcio") if name in machine)
+    return (
+        f"<sub>{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, {versions}:"
+        f" `{result['command']}`</sub>"
+    )
+
+
+def limit(result: Result) -> Lines:
+    """Shares of the bare engine."""
+    rows = (
+        [name, f"{row['per_s']:,.0f}", f"{row['cpu_us']:.0f} µs", _spread(row["shares"])]
+        for name, row in result["limit"].items()
+    )
+    return table(["", "images per second", "CPU time of one", "share of the engine"], rows)
+
+
+def peak(result: Result) -> Lines:
+    """By payload and connections, on the hot path and by aiohttp."""
+    found = {(row["payload"], row["connections"], row["way"]): row for row in result["peak"]}
+    keys = dict.fromkeys((payload, connections) for payload, connections, _ in found)
+    rows = [
+        [_PAYLOADS[payload], str(connections), *(_rate(found[payload, connections, way]) for way in ("hot", "aiohttp"))]
+        for payload, connections in keys
+    ]
+    return table(["", "connections", "hot path", "aiohttp"], rows)
+
+
+def peers(result: Result) -> Lines:
+    """A row for each peer in each column, and one for ours."""
+    found = [{"column": "jpeg"} | row for row in result["peers"]]
+    under_way = sorted({row["connections"] for row in found})
+    head = [""]
+    for number in under_way:
+        head += [f"{number} under way", "CPU time"]
+    lines: Lines = []
+    for column in dict.fromkeys(row["column"] for row in found):
+        mine = [row for row in found if row["column"] == column]
+        rows = [["Shoal", *_cells(_ours(mine), under_way, ratios=False)]]
+        rows += [
+            [_named(mine, name), *_cells([row for row in mine if row["name"] == name], under_way, ratios=True)]
+            for name in dict.fromkeys(row["name"] for row in mine if row["name"] != "Shoal")
+        ]
+        lines += [f"**{_PAYLOADS[column]}**", "", *table(head, rows), ""]
+    left_out = [f"- {name}: {reason}" for name, reason in result.get("left_out", {}).items()]
+    return [*lines[:-1], *(["", "Not measured:", "", *left_out] if left_out else [])]
+
+
+def poisson(result: Result) -> Lines:
+    """The rate for each bound."""
+    rows = [
+        [name, f"{found['rate_per_s']:,.0f} per s", _spread(found["shares"]) if found["shares"] else "0"]
+        for name, found in result.items()
+        if name.startswith("p99 within")
+    ]
+    return table([f"{result['server_cores']} cores for the server", "highest rate", "share of the engine"], rows)
+
+
+def bounds(result: Result) -> Lines:
+    """Every figure beside its bound."""
+    rows = [
+        [name, f"{figure['value']:g}", f"{figure['bound']:g}", "yes" if figure["held"] else "no"]
+        for name, figure in result["figures"].items()
+    ]
+    return table(["", "measured", "aim", "reached"], rows)
+
+
+def photos(result: Result) -> Lines:
+    """The limit, ours and mosec."""
+    rows = [[name, _rate(row), _times(row["ours_faster"])] for name, row in result["photos"].items()]
+    return table(["", "photographs per second, CPU time of one", "ours is so many times as fast"], rows)
+
+
+def locust(result: Result) -> Lines:
+    """What each kind of user felt."""
+    columns = {"count": "Request Count", "failed": "Failure Count", "per s": "Requests/s", "p50": "50%", "p99": "99%"}
+    rows = [
+        [f"{row['protocol']}, {row['name']}", *(f"{row[column]:,.0f}" for column in columns.values())]
+        for row in result["rows"]
+    ]
+    return table(["", "requests", "failed", "per s", "median, ms", "p99, ms"], rows)
+
+
+def gate(result: Result) -> Lines:
+    """CPU time as a multiple of the engine's."""
+    rows = [[_PAYLOADS[name], _spread(column["rounds"])] for name, column in result["columns"].items()]
+    return table(["", "CPU time of a request, times the engine's of an image"], rows)
+
+
+def _ours(rows: list[Result]) -> list[Result]:
+    """Our own row: measured as one, or the median of what was measured beside each peer."""
+    measured = [row for row in rows if row["name"] == "Shoal"]
+    if measured:
+        return measured
+    found = []
+    for number in sorted({row["connections"] for row in rows}):
+        beside = [row for row in rows if row["connections"] == number]
+        middle = {key: statistics.median(row[f"ours_{key}"] for row in beside) for key in ("per_s", "cpu_us")}
+        found.append({"connections": number, **middle})
+    return found
+
+
+def _named(rows: list[Result], name: str) -> str:
+    version = next((row["version"] for row in rows if row["name"] == name and row.get("version")), "")
+    return f"{name} ({version})" if version else name
+
+
+def _cells(rows: list[Result], under_way: list[int], *, ratios: bool) -> list[str]:
+    cells = []
+    for number in under_way:
+        row = next((row for row in rows if row["connections"] == number), None)
+        if row is None:
+            cells += ["–", "–"]
+            continue
+        faster = f" (ours {_times(row['ours_faster'])})" if ratios else ""
+        cheaper = f" (ours {statistics.median(row['ours_cpu']):.2f} times)" if ratios else ""
+        cells += [f"{row['per_s']:,.0f} per s{faster}", f"{row['cpu_us']:.0f} µs{cheaper}"]
+    return cells
+
+
+def _rate(row: Result) -> str:
+    return f"{row['per_s']:,.0f} per s, {row['cpu_us']:,.0f} µs"
+
+
+def _times(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} times, {min(ratios):.2f}–{max(ratios):.2f}"
+
+
+def _spread(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    middle = f"{statistics.median(values):.2f}"
+    return middle if f"{low:.2f}" == f"{high:.2f}" else f"{middle} ({low:.2f}–{high:.2f})"
+
+
+TABLES: Final[dict[str, tuple[str, Callable[[Result], Lines]]]] = {
+    "limit": ("limit", limit),
+    "peak": ("peak", peak),
+    "peers": ("peers", peers),
+    "idle": ("idle", bounds),
+    "overload": ("overload", bounds),
+    "half-load": ("half-load", bounds),
+    "poisson": ("poisson", poisson),
+    "photos": ("photos --photos FOLDER", photos),
+    "footprint": ("footprint", bounds),
+    "growth": ("growth", bounds),
+    "requests": ("growth --parts requests --requests 10000000", bounds),
+    "locust": ("locust", locust),
+    "locust-500": ("locust --protocols mixed --users 500 --seconds 60", locust),
+    "gate": ("gate --accept", gate),
+}
