@@ -57,7 +57,7 @@ def _idle(asked: int, answers: int) -> None:
     try:
         low, high = sorted((asked, answers))
         for first, last in ((0, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
-            pass
+            os.closerange(first, last)
         try:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         except (AttributeError, OSError):  # not on this system, or not allowed here: the next best
