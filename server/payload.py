@@ -5,11 +5,14 @@ numbers, tensors ──▶ arrays by input name
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from server.errors import InvalidInput
 from server.pixels import to_rows, to_tensor
 from server.tensors import Array, InferRequest
 from server.versions import LoadedModel
+
+NO_ROWS: Final = "expected at least one row, received none"
 
 
 def pictures_of(request: InferRequest, model: LoadedModel) -> tuple[bytes, ...]:
@@ -58,6 +61,14 @@ def tensors_of(request: InferRequest, model: LoadedModel) -> Mapping[str, Array]
 
 
 def _check_inputs(inputs: Mapping[str, Array], model: LoadedModel) -> None:
+    if len(inputs) == 1 and len(model.inputs) == 1:
+        spec = model.inputs[0]
+        array = inputs.get(spec.name)
+        if array is not None:  # what nearly all models take, without the sets below
+            spec.validate(array)
+            if spec.batched and not len(array):
+                raise InvalidInput(NO_ROWS)
+            return
     if inputs.keys() != {spec.name for spec in model.inputs}:
         received = ", ".join(f"'{name}'" for name in inputs) or "none"
         raise InvalidInput(f"expected the inputs {spell_inputs(model)} of '{model.name}', received {received}")
@@ -65,14 +76,17 @@ def _check_inputs(inputs: Mapping[str, Array], model: LoadedModel) -> None:
         spec.validate(inputs[spec.name])
     rows = {inputs[spec.name].shape[0] for spec in model.inputs if spec.batched}
     if rows == {0}:
-        raise InvalidInput("expected at least one row, received none")
+        raise InvalidInput(NO_ROWS)
     if len(rows) > 1:
         raise InvalidInput(f"expected as many rows in each input, received {sorted(rows)}")
 
 
 def count_rows(inputs: Mapping[str, Array], model: LoadedModel) -> int:
     """How many rows the inputs have; 1 for a model without a batch dimension."""
-    return next((inputs[spec.name].shape[0] for spec in model.inputs if spec.batched), 1)
+    for spec in model.inputs:
+        if spec.shape[:1] == (-1,):
+            return len(inputs[spec.name])
+    return 1
 
 
 def spell_inputs(model: LoadedModel) -> str:
