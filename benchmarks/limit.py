@@ -4,12 +4,11 @@
     server, one image for each request   ─┼─ by turns ─▶ images per second, as a share of the engine at 32
     server, 32 images for each request   ─┘
 
-The load is made on the same cores, so its cost counts as well.
+The load is made on the same cores, so its cost counts as well: it is told beside the server's.
 """
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
 import statistics
@@ -20,22 +19,26 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import numpy as np
 
+from benchmarks.grpc_raw import raw_closed_loop
 from benchmarks.http_load import Question, closed_loop, connect
 from benchmarks.peak import v2_question
 from benchmarks.pictures import Pictures, golden_pictures, newest_bundle
 from benchmarks.processes import family_cpu_s
 from benchmarks.resilience import Verdict, add_common_arguments, finish, questions, run
 from benchmarks.server_process import Address, serve
-from protos import classifier_pb2, classifier_pb2_grpc
+from protos import classifier_pb2, inference_pb2
 
 MANY: Final = 32  # images in a request, and in the engine's batch
 FEW_CLIENTS: Final = 8  # with as many images each, so that both workers always have a batch waiting
 OK: Final = 200
 
-Taken = tuple[float, float]  # images per second, CPU time of the server for each in microseconds
+CLASSIFY: Final = "/shoal.v1.Classifier/Classify"
+INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
+
+# Images per second, and CPU time for each in microseconds: the server's (or the engine's), and the load generator's.
+Taken = tuple[float, float, float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,26 +71,31 @@ async def _measure(address: Address, arguments: argparse.Namespace, verdict: Ver
         "upload, 32 connections": lambda: _http(address, uploads, 32, seconds, 1),
         "binary, 32 connections": lambda: _http(address, one, 32, seconds, 1),
         f"binary, {MANY} images": lambda: _http(address, many, FEW_CLIENTS, seconds, MANY),
-        f"gRPC, {MANY} images": lambda: _grpc(address, pictures, seconds),
+        f"gRPC, {MANY} images": lambda: _grpc(address, CLASSIFY, _classify_request(pictures), seconds),
+        f"gRPC V2, {MANY} images": lambda: _grpc(address, INFER, _infer_request(pictures), seconds),
     }
     taken: dict[str, list[Taken]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, take in ways.items():
             taken[name].append(await take())
-    limits = [per_s for per_s, _ in taken[f"engine, batch {MANY}"]]
+    limits = [sample[0] for sample in taken[f"engine, batch {MANY}"]]
     for name, samples in taken.items():
         _tell(verdict, name, samples, limits)
-    for name in (f"binary, {MANY} images", f"gRPC, {MANY} images"):
+    ratio = verdict.figures["limit"]["binary, 32 connections"]["cpu_us"]
+    ratio /= verdict.figures["limit"]["engine, batch 1"]["cpu_us"]
+    verdict.require("binary, one image: CPU time as a multiple of the engine's at 1", round(ratio, 2), 1.2)
+    for name in (f"binary, {MANY} images", f"gRPC, {MANY} images", f"gRPC V2, {MANY} images"):
         share = statistics.median(verdict.figures["limit"][name]["shares"])
         verdict.require(f"{name}: share of the engine at {MANY}", round(share, 3), 0.95, at_least=True)
 
 
 def _tell(verdict: Verdict, name: str, samples: list[Taken], limits: list[float]) -> None:
-    shares = [per_s / limit for (per_s, _), limit in zip(samples, limits, strict=True)]
-    per_s, cpu_us = (statistics.median(column) for column in zip(*samples, strict=True))
-    verdict.figures.setdefault("limit", {})[name] = {"per_s": per_s, "cpu_us": cpu_us, "shares": shares}
-    spread = f"{min(shares):.2f}..{max(shares):.2f}"
-    print(f"{name:<24} {per_s:>8,.0f} images/s  {cpu_us:>6.0f} µs  {statistics.median(shares):.2f} ({spread})")
+    shares = [sample[0] / limit for sample, limit in zip(samples, limits, strict=True)]
+    per_s, cpu_us, load_us = (statistics.median(column) for column in zip(*samples, strict=True))
+    told = {"per_s": per_s, "cpu_us": cpu_us, "load_us": load_us, "shares": shares}
+    verdict.figures.setdefault("limit", {})[name] = told
+    spread = f"{statistics.median(shares):.2f} ({min(shares):.2f}..{max(shares):.2f})"
+    print(f"{name:<24} {per_s:>8,.0f} images/s  {cpu_us:>6.0f} µs  load {load_us:>4.0f} µs  {spread}")
 
 
 async def _engine(graph: Path, rows: int, seconds: float) -> Taken:
@@ -96,38 +104,40 @@ async def _engine(graph: Path, rows: int, seconds: float) -> Taken:
     command += ["--seconds", str(seconds)]
     running = [await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE) for _ in os.sched_getaffinity(0)]
     told = [json.loads(out) for out, _ in [await process.communicate() for process in running]]
-    return sum(one["per_s"] for one in told), statistics.mean(one["cpu_us"] for one in told)
+    return sum(one["per_s"] for one in told), statistics.mean(one["cpu_us"] for one in told), 0.0
 
 
 async def _http(address: Address, asked: list[Question], connections: int, seconds: float, images: int) -> Taken:
-    before_s = family_cpu_s(address.pid)
+    before_s, load_s = family_cpu_s(address.pid), time.process_time()
     tally = await closed_loop(address.http, asked, connections=connections, seconds=seconds)
-    spent_s = family_cpu_s(address.pid) - before_s
+    spent_s, load_s = family_cpu_s(address.pid) - before_s, time.process_time() - load_s
     summary = tally.summary()
     if set(summary["by_status"]) != {str(OK)} or summary["wrong"]:
         raise RuntimeError(f"expected right answers only, received {summary['by_status']}, {summary['wrong']} wrong")
-    return summary["good_per_s"] * images, spent_s / summary["requests"] / images * 1e6
+    done = summary["requests"] * images
+    return summary["good_per_s"] * images, spent_s / done * 1e6, load_s / done * 1e6
 
 
-async def _grpc(address: Address, pictures: Pictures, seconds: float) -> Taken:
+async def _grpc(address: Address, method: str, request: bytes, seconds: float) -> Taken:
+    before_s, load_s, started_s = family_cpu_s(address.pid), time.process_time(), time.monotonic()
+    calls = await raw_closed_loop(address.grpc, method, request, connections=FEW_CLIENTS, seconds=seconds)
+    took_s, load_s = time.monotonic() - started_s, time.process_time() - load_s
+    spent_s, images = family_cpu_s(address.pid) - before_s, calls * MANY
+    return images / took_s, spent_s / images * 1e6, load_s / images * 1e6
+
+
+def _classify_request(pictures: Pictures) -> bytes:
     pixels = _pixels(pictures, MANY)
     tensor = classifier_pb2.PixelTensor(shape=pixels.shape, data=pixels.tobytes())
-    request = classifier_pb2.ClassifyRequest(model=pictures.model, pixels=tensor, top_k=1)
-    answered, end_s = itertools.count(), time.monotonic() + seconds
+    return classifier_pb2.ClassifyRequest(model=pictures.model, pixels=tensor, top_k=1).SerializeToString()
 
-    async def client() -> None:
-        async with grpc.aio.insecure_channel(address.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-            stub: classifier_pb2_grpc.ClassifierAsyncStub = classifier_pb2_grpc.ClassifierStub(channel)
-            while time.monotonic() < end_s:
-                answer = await stub.Classify(request)
-                if len(answer.predictions) != MANY:
-                    raise RuntimeError(f"expected {MANY} predictions, received {len(answer.predictions)}")
-                next(answered)
 
-    before_s, started_s = family_cpu_s(address.pid), time.monotonic()
-    await asyncio.gather(*(client() for _ in range(FEW_CLIENTS)))
-    took_s, images = time.monotonic() - started_s, next(answered) * MANY
-    return images / took_s, (family_cpu_s(address.pid) - before_s) / images * 1e6
+def _infer_request(pictures: Pictures) -> bytes:
+    pixels = _pixels(pictures, MANY)
+    tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=pixels.shape)
+    return inference_pb2.ModelInferRequest(
+        model_name=pictures.model, inputs=[tensor], raw_input_contents=[pixels.tobytes()]
+    ).SerializeToString()
 
 
 async def _binary(address: Address, pictures: Pictures, rows: int) -> list[Question]:
