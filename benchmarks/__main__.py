@@ -9,6 +9,7 @@ from benchmarks import (
     classify_many,
     crashes,
     demo,
+    export_speed,
     footprint,
     full,
     gate,
@@ -40,6 +41,10 @@ COMMANDS = {
     "retrain": (retrain, "make train export beside a server under locust: failures, and when the new version answers"),
     "classify-many": (classify_many, "5,000 single pictures by the client package, against the peak by raw stubs"),
     "training-speed": (training_speed, "images per second of training against a plain model.fit on NumPy arrays"),
+    "export-speed": (
+        export_speed,
+        "what each graph of a bundle costs at one thread, on ONNX Runtime and on OpenVINO: int8 ≥ 2.7 × float32",
+    ),
     "idle": (idle, "one request at a time: what is added to the bare ONNX Runtime call"),
     "peak": (peak, "the most that HTTP answers, by payload and connections, and its CPU time; hot path and aiohttp"),
     "limit": (limit, "images per second through the server, as a share of what the bare engine does on the same cores"),

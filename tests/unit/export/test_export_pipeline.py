@@ -131,8 +131,9 @@ def test_a_spoiled_scale_keeps_int8_out_and_says_why(
 ) -> None:
     honest = quantize.quantize
     monkeypatch.setattr(quantize, "quantize", lambda *given: spoiled(honest(*given), "DequantizeLinear_0.scale", 8.0))
-    settings = {"calibration": "minmax", "first_layer": "float32", "sensitivity": False, "qat_epochs": 0}
-    result = export(runs, tmp_path / "models", **settings)
+    result = export(
+        runs, tmp_path / "models", calibration="minmax", first_layer="float32", sensitivity=False, qat_epochs=0
+    )
     assert [one.name for one in result.manifest.variants] == ["float32"]
     assert not (result.folder / "model.int8.onnx").exists()
     (refused,) = bundle.read_report(result.folder)["refused"]
