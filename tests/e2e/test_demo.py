@@ -1,3 +1,4 @@
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,5 +15,6 @@ def test_the_demo_serves_what_export_verified(run_make: Make, tmp_path: Path) ->
     for variant in ("float32", "int8"):
         for way in ("JSON", "upload", "gRPC"):
             assert f"{variant} by {way}: " in done.stdout
-    assert done.stdout.count(" equals the ") == 6
+    variants = re.findall(r"^(\S+) by JSON: ", done.stdout, re.MULTILINE)  # int8-amx too, where it is the faster
+    assert done.stdout.count(" equals the ") == 3 * len(variants)
     assert "IS NOT" not in done.stdout

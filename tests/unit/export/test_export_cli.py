@@ -59,9 +59,9 @@ def test_a_real_export_prints_no_library_noise(runs: Path, tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == f"export {runs / 'tiny' / '1'} to {models / 'tiny' / '1'}"
-    assert [line.partition(":")[0] for line in lines if line.endswith(" s")] == [
-        "Keras", "convert", "verify float32", "quantize int8", "verify int8",
-    ]  # fmt: skip
+    steps = [line.partition(":")[0] for line in lines if line.endswith(" s")]
+    assert steps[:5] == ["Keras", "convert", "verify float32", "quantize int8", "verify int8"]
+    assert steps[5:] in ([], ["OpenVINO"])  # where it is installed
     assert lines[-1].startswith(f"wrote {models / 'tiny' / '1'} in ")
 
 
