@@ -19,15 +19,15 @@ UNMEASURED: Final = 512
 WINDOW_S: Final = 0.1
 # A queue stands, or stands no longer, after as many windows. A version that comes up, a batch of large pictures or a
 # neighbour on the core make one for a moment: refusing then cost 30 reloads 900 of 100,000 requests that were not late.
-STANDS_AFTER: Final = 8
+STANDS_AFTER: Final = 5
 # A rate is learnt quickly and forgotten slowly: a limit that follows every dip down would hold the rate down itself.
 LEARN: Final = 0.5
 # At half load the only windows that never ran out of work are slow ones, as while a version comes up; forgotten at 0.05
 # a window, the limit sank to what came instead of what can be done.
 FORGET: Final = 0.02
-# Share of the budget that requests under way may take to finish. Times the safety factor of `server.admission` and what
-# a core loses to refusals, it has to stay below the budget: or admission refuses first, at ten times the cost.
-BURST: Final = 0.3
+# Share of the budget that requests under way may take to finish. A larger one lets admission refuse first, at ten times
+# the cost; a smaller one (0.3) refused three times as many requests while versions came up at half load.
+BURST: Final = 0.4
 # A queue stands once getting through it took this share of the budget in each of the windows, ...
 BEGINS: Final = 0.25
 # ... is then held at this share, which is two batches of 32 and more: with three times as many under way, all of them
