@@ -2,7 +2,8 @@
 
 import itertools
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from server.predictions import database
 from server.predictions.answers import Answered, Entry, digests_at_once, lane_of
 from server.predictions.storage import Batch, Gap, Input, Row, Version
 from server.predictions.store import PredictionStore
@@ -38,6 +40,15 @@ def model(name: str = "grey", labels: tuple[str, ...] = LABELS, *, batched: bool
             bundle=SimpleNamespace(variants=variants),
         ),
     )
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[PredictionStore]:
+    """A store on an SQLite file, with its tables made."""
+    store = PredictionStore(database.read_url(f"sqlite:///{file}"), window_rows=3)
+    store.open()
+    yield store
+    store.close()
 
 
 GREY = model()

@@ -14,7 +14,6 @@ import pytest
 
 from server.errors import InvalidInput, StartupError, Unavailable
 from server.feedback import Feedback, FeedbackDesk, Key
-from server.predictions import database
 from server.predictions.blocks import pack_rows, pack_version
 from server.predictions.finder import Finder
 from server.predictions.recorder import Recorder
@@ -26,7 +25,7 @@ from server.predictions.storage import (
 )
 from server.predictions.store import PredictionStore
 from server.report import read_report, run_report
-from tests.unit.server.prediction_factory import LANE, NOW_S, count, entry, fill
+from tests.unit.server.prediction_factory import LANE, NOW_S, count, entry, fill, opened
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,10 +37,8 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[PredictionStore]:
-    store = PredictionStore(database.read_url(f"sqlite:///{file}"), window_rows=3)
-    store.open()
-    yield store
-    store.close()
+    with opened(file) as store:
+        yield store
 
 
 # ---- feedback ----

@@ -28,7 +28,7 @@ from server.predictions.storage import (
 )
 from server.predictions.store import PredictionStore
 from server.predictions.tables import METADATA
-from tests.unit.server.prediction_factory import DAY_S, NOW_S, VERSIONS, count, fill, row
+from tests.unit.server.prediction_factory import DAY_S, NOW_S, VERSIONS, count, fill, opened, row
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,10 +40,8 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[PredictionStore]:
-    store = PredictionStore(database.read_url(f"sqlite:///{file}"), window_rows=3)
-    store.open()
-    yield store
-    store.close()
+    with opened(file) as store:
+        yield store
 
 
 def test_the_migrations_make_what_the_tables_are_said_to_be(store: PredictionStore) -> None:
