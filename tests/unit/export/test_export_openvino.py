@@ -1,6 +1,5 @@
 """An export measures its variants on OpenVINO where that is installed, and goes without where it is not."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from server import openvino
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.skipif(importlib.util.find_spec(openvino.PACKAGE) is None, reason="no OpenVINO here: shoal[openvino]")
+@pytest.mark.usefixtures("openvino_device")
 def test_every_variant_is_compared_with_keras_on_openvino(exported: Result) -> None:
     measured = exported.report["openvino"]
     assert list(measured) == [one.name for one in exported.manifest.variants]

@@ -21,18 +21,17 @@ from tests.unit.server.bundle_factory import graph, pictures, probabilities, wei
 from tests.unit.server.models_harness import LOAD, OPTIONS, Harness, run
 
 CPU, CUDA, OPENVINO = "CPUExecutionProvider", "CUDAExecutionProvider", openvino.OPENVINO
-installed = pytest.mark.skipif(
-    importlib.util.find_spec(openvino.PACKAGE) is None, reason="no OpenVINO here: pip install shoal[openvino]"
-)
 
 
 class PluginRuntime:
-    """ONNX Runtime with OpenVINO as a plug-in, which takes so many nodes of every graph."""
+    """ONNX Runtime with OpenVINO as a plug-in, which takes so many nodes of every graph, if it has a device here."""
 
     ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL=0)
 
-    def __init__(self, *, takes: int, built_in: tuple[str, ...] = (CPU,)) -> None:
+    def __init__(self, *, takes: int, built_in: tuple[str, ...] = (CPU,), devices: bool = True) -> None:
         self.takes = takes
+        self.loads = 0
+        self.has_devices = devices
         self.registered = list(built_in)
         self.devices: list[dict[str, str]] = []
         self.sessions: list[Any] = []
@@ -42,7 +41,9 @@ class PluginRuntime:
 
     def register_execution_provider_library(self, _: str, path: str) -> None:
         assert Path(path).exists()
-        self.registered = [*self.registered, OPENVINO]
+        self.loads += 1
+        if self.has_devices:
+            self.registered = [*self.registered, OPENVINO]
 
     def get_ep_devices(self) -> list[Any]:
         auto = SimpleNamespace(ep_name=f"{OPENVINO}.AUTO", ep_metadata={"ov_device": "CPU"})
@@ -121,6 +122,16 @@ def test_the_library_is_loaded_once_and_only_when_asked_for(monkeypatch: pytest.
     assert runtime.registered == [CPU, OPENVINO]
 
 
+@pytest.mark.usefixtures("package")
+def test_a_library_without_a_device_for_this_processor_is_loaded_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = PluginRuntime(takes=1, devices=False)
+    for _ in range(2):
+        assert providers_on(runtime, monkeypatch, "openvino", "cpu") == ("cpu",)
+    assert runtime.loads == 1
+    with pytest.raises(StartupError, match="expected one of the providers openvino"):
+        providers_on(runtime, monkeypatch, "openvino")
+
+
 def test_without_the_package_it_is_a_missing_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(StartupError, match=r"expected one of the providers openvino.*install the matching extra"):
@@ -148,7 +159,7 @@ def asked_for(*providers: str) -> ModelsOptions:
     return replace(OPTIONS, load=replace(LOAD, executor=replace(LOAD.executor, providers=providers)))
 
 
-@installed
+@pytest.mark.usefixtures("openvino_device")
 @pytest.mark.slow
 @pytest.mark.parametrize("faster", ["openvino", "cpu"])
 def test_the_provider_that_measures_faster_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: str) -> None:
@@ -196,7 +207,7 @@ def test_where_openvino_is_not_installed_the_cpu_is_tried_once(tmp_path: Path, m
     run(tmp_path, test, asked_for("openvino", "cpu"))
 
 
-@installed
+@pytest.mark.usefixtures("openvino_device")
 @pytest.mark.slow
 def test_every_batch_size_is_visited_before_requests_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
