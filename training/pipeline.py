@@ -14,9 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from training.augmentation import Augmentation
+from training.augmentation import USUAL, Augmentation
 from training.data.loading import Split
-from training.transforms import augmented
+from training.transforms import alternating, augmented
 
 
 class Feed:
@@ -91,7 +91,10 @@ class Feed:
         numbers = tf.random.experimental.index_shuffle(places, seed=order, max_index=self.rows - 1)
         rows, labels = self._gather(numbers)
         labels = labels * (1 - self._smoothing) + self._smoothing / labels.shape[1]
-        return augmented(rows, labels, self._augmentation, tf.stack([tf.constant(self._seed, tf.int64), step]))
+        flips = None
+        if self._augmentation.flip == USUAL["flip"]:
+            flips = alternating(numbers, epoch, rows=self.rows, seed=self._seed)
+        return augmented(rows, labels, self._augmentation, tf.stack([tf.constant(self._seed, tf.int64), step]), flips)
 
     def _ask(self) -> float:
         self._asked_s = time.perf_counter()

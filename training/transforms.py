@@ -19,7 +19,27 @@ _FULL: Final = 255.0
 _GENERATOR: Final = "philox"
 
 
-def augmented(rows: Any, labels: Any, augmentation: Augmentation, seed: Any) -> tuple[Any, Any]:
+def alternating(numbers: Any, epoch: Any, *, rows: int, seed: int) -> Any:
+    """Says which pictures are mirrored in an epoch: each in every other one.
+
+    So all pictures are seen both ways in two epochs, where a coin thrown anew each time shows half of them twice the
+    same (Jordan, 2024, arXiv:2404.00498, section 3.6).
+
+    Args:
+        numbers: Of the rows, `int64[b]`.
+        epoch: From 0.
+        rows: Of the whole split.
+        seed: Decides who is mirrored in the first epoch.
+
+    Returns:
+        `bool[b]`.
+    """
+    # The parities of a permutation: as good as a coin, and the same for a picture in every epoch.
+    coin = tf.random.experimental.index_shuffle(numbers, seed=tf.constant([seed, 1], tf.int64), max_index=rows - 1)
+    return (coin + epoch) % 2 == 0
+
+
+def augmented(rows: Any, labels: Any, augmentation: Augmentation, seed: Any, flips: Any = None) -> tuple[Any, Any]:
     """Alters a batch.
 
     Args:
@@ -27,12 +47,13 @@ def augmented(rows: Any, labels: Any, augmentation: Augmentation, seed: Any) -> 
         labels: Shares of each class, `float32[b, classes]`.
         augmentation: What to do, and how much.
         seed: `int64[2]`; the same seed does the same.
+        flips: Which rows to mirror, `bool[b]`; drawn, if not given.
 
     Returns:
         Rows and labels of the same shapes and types.
     """
     if augmentation.flip or augmentation.crop or augmentation.rotate or augmentation.zoom:
-        rows = _mapped(rows, augmentation, seed)
+        rows = _mapped(rows, augmentation, seed, flips)
     if augmentation.brightness:
         rows = _lit(rows, augmentation.brightness, _fold(seed, 10))
     if augmentation.cutout:
@@ -40,13 +61,15 @@ def augmented(rows: Any, labels: Any, augmentation: Augmentation, seed: Any) -> 
     return _mixed(rows, labels, augmentation.mixup, _fold(seed, 30)) if augmentation.mixup else (rows, labels)
 
 
-def _mapped(rows: Any, augmentation: Augmentation, seed: Any) -> Any:
+def _mapped(rows: Any, augmentation: Augmentation, seed: Any, flips: Any) -> Any:
     # Whole pixels stay whole: only a turn or a change of size needs values between pixels.
     exact = not (augmentation.rotate or augmentation.zoom)
+    if flips is None:
+        flips = _uniform(tf.shape(rows)[:1], 0.0, 1.0, _fold(seed, 1)) < augmentation.flip
     _, height, width, _ = rows.shape
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=rows,
-        transforms=_maps(tf.shape(rows)[:1], (height, width), augmentation, seed),
+        transforms=_maps(flips, (height, width), augmentation, seed),
         output_shape=[height, width],
         fill_value=0.0,
         interpolation="NEAREST" if exact else "BILINEAR",
@@ -54,14 +77,15 @@ def _mapped(rows: Any, augmentation: Augmentation, seed: Any) -> Any:
     )
 
 
-def _maps(count: Any, size_px: tuple[int, int], augmentation: Augmentation, seed: Any) -> Any:
+def _maps(flips: Any, size_px: tuple[int, int], augmentation: Augmentation, seed: Any) -> Any:
     """Draws a map for each picture, from a place in the result to the place in the source that it shows.
 
     Returns:
         `float32[b, 8]`: a₀ a₁ a₂ b₀ b₁ b₂ 0 0 for x = a₀x′ + a₁y′ + a₂ and y = b₀x′ + b₁y′ + b₂.
     """
     height, width = size_px
-    mirror = 1 - 2 * tf.cast(_uniform(count, 0.0, 1.0, _fold(seed, 1)) < augmentation.flip, tf.float32)
+    count = tf.shape(flips)
+    mirror = 1 - 2 * tf.cast(flips, tf.float32)
     angle = _uniform(count, -augmentation.rotate, augmentation.rotate, _fold(seed, 2)) * (math.pi / 180)
     scale = 1 + _uniform(count, -augmentation.zoom, augmentation.zoom, _fold(seed, 3))
     right, down = _shift(count, augmentation.crop, width, seed, 4), _shift(count, augmentation.crop, height, seed, 5)

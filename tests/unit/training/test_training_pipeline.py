@@ -57,6 +57,19 @@ def test_seed_decides_order_and_augmentation(split: Any) -> None:
     assert not np.array_equal(first[0], other[0])
 
 
+def test_a_picture_is_mirrored_in_every_other_epoch(split: Any) -> None:
+    made = feed(split, augment="flip")
+    ways = []
+    for epoch in range(4):
+        rows, labels = arrays(made.batches(4 * epoch, 4 * epoch + 4))
+        mirrored = (rows == split.rows[labels][:, :, ::-1]).all(axis=(1, 2, 3))
+        ways.append(mirrored[np.argsort(labels)])
+    assert 15 <= ways[0].sum() <= 35
+    assert (ways[0] != ways[1]).all()
+    assert (ways[0] == ways[2]).all()
+    assert (ways[1] == ways[3]).all()
+
+
 def test_begins_at_any_step_as_if_it_had_come_there(split: Any) -> None:
     made = feed(split, augment="flip,crop,rotate,zoom,brightness,cutout,mixup")
     whole = list(made.batches(0, 12).as_numpy_iterator())
