@@ -4,8 +4,6 @@ Keras takes seconds to import, so it is imported when a test runs.
 """
 
 import math
-import re
-import textwrap
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -28,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"filters": (8, 16), "dense_units": (32,)},
     "fast": {"widths": (16, 16), "stem_filters": 8},
+    "fast, residual": {"widths": (16, 16), "stem_filters": 8, "convs": 3},
     "resnet": {"widths": (8, 16), "blocks": 1},
     "binary": {"filters": (8, 8, 16)},
     "mlp": {"units": (32,)},
@@ -58,7 +57,7 @@ def learnt(name: str) -> Trained:
     rows = (digits.images[chosen, :, :, None] * 15.9).astype(np.uint8)
     if name == "transfer":  # the smallest picture that backbones take
         rows = rows.repeat(4, axis=1).repeat(4, axis=2)
-    architecture = models.get(name)
+    architecture = models.get(name.partition(",")[0])
     settings, image = architecture.settings(**SMALL[name]), ImageSpec(*rows.shape[1:])
     keras.utils.set_random_seed(3)
     with layers.training_build():
@@ -72,7 +71,7 @@ def learnt(name: str) -> Trained:
     return Trained(name, model, rows, history.history["loss"])
 
 
-@pytest.fixture(params=sorted(models.MODELS))
+@pytest.fixture(params=sorted(SMALL))
 def trained(request: pytest.FixtureRequest) -> Trained:
     return learnt(request.param)
 
@@ -130,6 +129,10 @@ def cnn() -> Any:
 def build(name: str, image: ImageSpec, classes: int, **settings: Any) -> Any:
     architecture = models.get(name)
     return architecture.build(architecture.settings(**settings), image, classes)
+
+
+def test_every_model_is_tried_here() -> None:
+    assert {name.partition(",")[0] for name in SMALL} == set(models.MODELS)
 
 
 def test_unknown_model() -> None:
@@ -211,6 +214,19 @@ def test_fast_whitens_patches_and_begins_as_an_identity() -> None:
     assert patterns.std(axis=0)[0] == pytest.approx(1, abs=0.02)
     same = np.asarray(model.get_layer("block_2_conv_2")(np.ones((1, 5, 5, 256), np.float32)))
     np.testing.assert_allclose(same, 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_fast_with_three_convolutions_adds_the_last_two_to_what_they_start_from() -> None:
+    import keras  # noqa: PLC0415 (slow to import)
+
+    model = build("fast", ImageSpec(32, 32, 3), 10, widths=(8,), convs=3)
+    parts = keras.Model(
+        model.input, [model.get_layer(f"block_1_{part}").output for part in ("1_act", "3_norm", "3_act")]
+    )
+    start, change, end = parts(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32))
+    assert np.asarray(change).std() > 0.1
+    np.testing.assert_allclose(end, np.maximum(start + change, 0), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -299,74 +315,6 @@ def test_transfer_takes_weights_from_a_file_and_refuses_a_damaged_one(tmp_path: 
         build("transfer", ImageSpec(40, 32, 1), 2, **chosen)
 
 
-OWN = """
-    import keras
-
-    def build(image_shape, classes, *, width: int = 4, end="softmax"):
-        pixels = keras.Input(image_shape)
-        features = keras.layers.Dense(width)(keras.layers.Flatten()(pixels))
-        return keras.Model(pixels, keras.layers.Dense(classes, activation=end)(features))
-
-    def wide(image_shape, classes, **settings):
-        return build(image_shape, classes + 1)
-
-    def nothing(image_shape, classes):
-        return None
-
-    def fails(image_shape, classes):
-        raise KeyError("no such thing")
-
-    def alone(image_shape):
-        return None
-
-    constant = 3
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_net.py").write_text(textwrap.dedent(OWN))
-    (tmp_path / "broken_net.py").write_text("import nothing_of_this_name")
-    monkeypatch.syspath_prepend(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("own")
-def test_own_model_takes_its_parameters_as_settings() -> None:
-    from training.settings import parse_model_settings  # noqa: PLC0415
-
-    architecture = models.get("own_net:build")
-    settings = parse_model_settings(architecture.settings, {"width": "7"})
-    model = architecture.build(settings, ImageSpec(5, 6, 3), 4)
-    assert model.output_shape == (None, 4)
-    assert model.layers[2].units == 7
-    with pytest.raises(TrainingError, match="--set: expected one of width, end; received 'depth'"):
-        parse_model_settings(architecture.settings, {"depth": "7"})
-    with pytest.raises(TrainingError, match=r"--set width: expected .*integer.*; received 'much'"):
-        parse_model_settings(architecture.settings, {"width": "much"})
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("own")
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("absent_net:build", {}, "expected a module 'absent_net' that can be imported .* ModuleNotFoundError"),
-        ("broken_net:build", {}, "received ModuleNotFoundError: No module named 'nothing_of_this_name'"),
-        ("own_net:missing", {}, "expected a function 'missing' in own_net, found none"),
-        ("own_net:constant", {}, "expected a function 'constant' in own_net, found none"),
-        ("own_net:alone", {}, r"expected a function of \(image_shape, classes, …\), received \(image_shape\)"),
-        ("own_net:nothing", {}, r"expected the function to return a keras\.Model, received NoneType"),
-        ("own_net:fails", {}, "the function raised KeyError: 'no such thing'"),
-        ("own_net:wide", {}, r"to probabilities \(None, 4\), received \(None, 5, 6, 3\), \(None, 5\)"),
-        ("own_net:build", {"end": "relu"}, "expected probabilities that sum to 1, received a sum of 0"),
-    ],
-)
-def test_own_model_that_is_none(name: str, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(TrainingError, match=message):
-        build(name, ImageSpec(5, 6, 3), 4, **settings)
-
-
 @pytest.mark.slow
 def test_cnn_has_the_published_number_of_parameters(cnn: Any) -> None:
     model = cnn.build(cnn.settings(), ImageSpec(32, 32, 3), 10)
@@ -417,13 +365,3 @@ def test_cnn_in_bfloat16_scales_and_answers_in_float32(cnn: Any) -> None:
     assert model.get_layer("block_1_conv").compute_dtype == "bfloat16"
     assert model.get_layer("probabilities").compute_dtype == "float32"
     assert math.prod(model.output.shape[1:]) == 10
-
-
-@pytest.mark.slow
-def test_own_model_of_the_documentation_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
-    example = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0]
-    (tmp_path / "mynet.py").write_text(example)
-    monkeypatch.syspath_prepend(tmp_path)
-    model = build("mynet:build", ImageSpec(12, 10, 1), 3, width=48)
-    assert model.layers[2].filters == 48
