@@ -9,6 +9,7 @@ under OpenVINO's name, so what it took is counted. And OpenVINO computes float32
 which is no longer what was verified, so it is told not to.
 """
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -31,7 +32,12 @@ def register(ort: Any) -> None:
     with _ONCE:
         if OPENVINO in ort.get_available_providers() or importlib.util.find_spec(PACKAGE) is None:
             return
-        ort.register_execution_provider_library(_LIBRARY, importlib.import_module(PACKAGE).get_library_path())
+        _load_library(ort)
+
+
+@functools.cache  # on a processor of another maker than Intel the library offers no device, and seems not to be there
+def _load_library(ort: Any) -> None:
+    ort.register_execution_provider_library(_LIBRARY, importlib.import_module(PACKAGE).get_library_path())
 
 
 def add_device(ort: Any, settings: Any, threads: int) -> bool:
