@@ -129,7 +129,8 @@ def quantize(prepared: ModelProto, rows: NDArray[np.uint8], recipe: Recipe) -> M
     answer = _answer(prepared)
     excluded = [*answer, *(chain.nodes if chain else ()), *(node.name for node in first), *recipe.float_layers]
     quantized = _quantize_static(prepared, _calibration(prepared, rows, recipe), recipe, excluded)
-    correct_biases(prepared, quantized, rows)
+    if not recipe.tuned_epochs:  # tuned weights give what they should when they are rounded, and not as they are
+        correct_biases(prepared, quantized, rows)
     _float_output(quantized, answer)
     if recipe.start == PIXELS_INT8 and chain:
         _pixels_to_first_layer(quantized, chain)
