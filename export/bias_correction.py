@@ -33,13 +33,14 @@ def correct_biases(prepared: ModelProto, quantized: ModelProto, rows: NDArray[np
     """
     float_layers = {node.name: node for node in prepared.graph.node if node.op_type in _CORRECTED}
     means = _input_means(prepared, list(dict.fromkeys(node.input[0] for node in float_layers.values())), rows)
-    weights, known = constants(prepared), constants(quantized)
+    weights: Values = constants(prepared)
+    known: Values = constants(quantized)
     producers = {name: node for node in quantized.graph.node for name in node.output}
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
     for node in quantized.graph.node:
         source = float_layers.get(node.name)
-        parameters = [producers.get(name) for name in node.input[1:]]
-        if source is None or len(parameters) < 2 or not all(parameters):  # noqa: PLR2004 - kernel and bias
+        parameters = [producers[name] for name in node.input[1:] if name in producers]
+        if source is None or len(parameters) < 2:  # noqa: PLR2004 - kernel and bias
             continue  # left in float, or without a bias
         kernel, bias = parameters
         error = weights[source.input[1]] - _dequantized(kernel, known)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from export import bias_correction, graph, quantize, verify
 from export.quantize import FIRST_FLOAT, PIXELS_INT8, Recipe
@@ -24,7 +24,7 @@ def channel_means(model: ModelProto, rows: NDArray[np.uint8]) -> NDArray[np.floa
     """Mean logits: every layer's shift reaches them."""
     (name,) = {node.input[0] for node in model.graph.node if node.op_type == "Softmax"}
     watched = ModelProto.FromString(model.SerializeToString())
-    watched.graph.output.append(graph.onnx.helper.make_empty_tensor_value_info(name))
+    watched.graph.output.append(helper.make_empty_tensor_value_info(name))
     return np.asarray(verify.open_session(watched.SerializeToString()).run([name], {"image": rows})[0].mean(0))
 
 

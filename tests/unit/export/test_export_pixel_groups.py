@@ -19,7 +19,7 @@ CLASSES = 3
 def network(image: tuple[int, int, int], *layers: dict[str, Any], offset: float = 0.0) -> ModelProto:
     """Convolutions with a Relu behind each, global pooling and a dense layer, as tf2onnx would write them."""
     random = np.random.default_rng(0)
-    weights: dict[str, NDArray[Any]] = {"scale": np.float32(1 / 255), "offset": np.float32(offset)}
+    weights: dict[str, Any] = {"scale": np.float32(1 / 255), "offset": np.float32(offset)}
     nodes = [
         helper.make_node("Transpose", ["image"], ["laid"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["laid"], ["cast"], to=onnx.TensorProto.FLOAT),
