@@ -39,9 +39,10 @@ def correct_biases(prepared: ModelProto, quantized: ModelProto, rows: NDArray[np
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
     for node in quantized.graph.node:
         source = float_layers.get(node.name)
-        parameters = [producers[name] for name in node.input[1:] if name in producers]
-        if source is None or len(parameters) < 2:  # noqa: PLR2004 - kernel and bias
-            continue  # left in float, or without a bias
+        made = [producers[name] for name in node.input[1:] if name in producers]
+        parameters = [one for one in made if all(name in known for name in one.input)]
+        if source is None or source.input[1] not in weights or len(parameters) < 2:  # noqa: PLR2004 - kernel and bias
+            continue  # left in float, computed, or without a bias
         kernel, bias = parameters
         error = weights[source.input[1]] - _dequantized(kernel, known)
         shift = _shift(source, error, means[source.input[0]]) / known[bias.input[1]]
