@@ -6,25 +6,18 @@ python -m export promote | rollback ──rename──▶ policy.json ──each
 
 import argparse
 import asyncio
-import json
-import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.http_load import Connection, connect, open_loop
+from benchmarks.http_load import Connection, open_loop
 from benchmarks.pictures import newest_bundle
 from benchmarks.resilience import Verdict, add_common_arguments, copied, finish, peak_per_s, questions, run
 from benchmarks.server_process import Address, serve
+from benchmarks.version_watch import open_watchers, settled_after_s, watch_change
 
-WATCHERS: Final = 16  # connections, shared out evenly among the workers
-LOOK_EVERY_S: Final = 0.02
 WITHIN_S: Final = 2.0
-GIVE_UP_S: Final = 120.0
-
-Seen = tuple[float, int]  # when an answer came, in seconds since the epoch, and by which version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +43,7 @@ async def _measure(address: Address, models: Path, rounds: int, verdict: Verdict
     await _export(models, "promote", name, "1")
     asked = await questions(address, models, name)
     peak = await peak_per_s(address, asked, seconds=5)
-    watchers = [await connect(address.http) for _ in range(WATCHERS)]
+    watchers = await open_watchers(address)
     tallies: list[dict[str, Any]] = []
     took_s: dict[str, list[float]] = {"promote": [], "rollback": []}
     done = asyncio.Event()
@@ -80,27 +73,8 @@ async def _measure(address: Address, models: Path, rounds: int, verdict: Verdict
 
 async def _change(watchers: list[Connection], models: Path, name: str, wanted: int, *command: str) -> float:
     """Runs an export command; returns how long after the policy's rename the last answer by another version came."""
-    changed = asyncio.create_task(_export(models, *command))
-    watched = [asyncio.create_task(_until(connection, name, wanted, changed)) for connection in watchers]
-    await changed
-    seen = [answer for answers in await asyncio.gather(*watched) for answer in answers]
-    renamed_s = (models / name / "policy.json").stat().st_mtime
-    late_s = [at_s - renamed_s for at_s, version in seen if version != wanted]
-    return max([0.0, *late_s])
-
-
-async def _until(connection: Connection, name: str, wanted: int, changed: "asyncio.Task[None]") -> list[Seen]:
-    """Asks which version answers until it is the wanted one and the command has ended."""
-    request = f"GET /model-info?model={name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    seen: list[Seen] = []
-    give_up_s = time.monotonic() + GIVE_UP_S
-    while not (changed.done() and seen and seen[-1][1] == wanted):
-        if time.monotonic() > give_up_s:
-            raise RuntimeError(f"a worker still answers with another version than {wanted} after {GIVE_UP_S:g} s")
-        _, body = await connection.ask_nowait(request)
-        seen.append((time.time(), int(re.sub(r"\D", "", str(json.loads(body)["version"])))))
-        await asyncio.sleep(LOOK_EVERY_S)
-    return seen
+    seen = await watch_change(watchers, name, wanted, _export(models, *command))
+    return settled_after_s(seen, wanted, (models / name / "policy.json").stat().st_mtime)
 
 
 async def _export(models: Path, *command: str) -> None:

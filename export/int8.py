@@ -1,6 +1,6 @@
 """The int8 variants: which graphs of those that can be made are written.
 
-calibration rows ──drift?──▶ each method: both starts, measured ──▶ the fastest that passes
+calibration rows ──drift?──▶ each method: both starts, pixels in groups or not, measured ──▶ the fastest that passes
                                  │ all miss
                                  ▼
                          what does each layer cost? ──▶ the worst 1, 2, 4, … stay in float32 ──▶ the first that passes
@@ -22,6 +22,7 @@ from export import amx, bundle, convert, qat, quantize, verify
 from export.drift import measure_drift
 from export.exporter import Exporter, attempt_line, stage_timer
 from export.manifest import Attempt, Written
+from export.pixel_groups import group_pixels
 from export.quantize import Recipe
 from export.run_folder import Rows
 from export.settings import INT8, INT8_AMX
@@ -120,7 +121,7 @@ def _best(exporter: Exporter, prepared: ModelProto, rows: NDArray[np.uint8], tun
     if not wrong or not exporter.settings.sensitivity:
         return None
     nearest = max(wrong, key=lambda recipe: wrong[recipe].comparison.agreement)
-    return _spared(exporter, prepared, rows, nearest)
+    return _spared(exporter, prepared, rows, replace(nearest, grouped=False))
 
 
 def _fastest(
@@ -131,11 +132,11 @@ def _fastest(
     missed: dict[Recipe, Attempt],
 ) -> Best | None:
     """Builds and measures some recipes; returns the fastest that passes and notes the others in `missed`."""
-    models = {recipe: quantize.quantize(prepared, rows, recipe).SerializeToString() for recipe in recipes}
+    models = _in_both_ways(exporter, prepared, rows, recipes)
     speeds = exporter.speeds({str(recipe): model for recipe, model in models.items()})
     passed: dict[Recipe, float] = {}
-    for recipe, model in models.items():
-        attempt = exporter.measure(INT8, str(recipe), model, speeds[str(recipe)])
+    for recipe in _faster_ways(models, speeds):
+        attempt = exporter.measure(INT8, str(recipe), models[recipe], speeds[str(recipe)])
         exporter.say(attempt_line(attempt))
         if attempt.reasons:
             missed[recipe] = attempt
@@ -145,6 +146,27 @@ def _fastest(
         return None
     recipe = max(passed, key=passed.__getitem__)
     return Best(recipe, models[recipe], passed[recipe])
+
+
+def _in_both_ways(
+    exporter: Exporter, prepared: ModelProto, rows: NDArray[np.uint8], recipes: list[Recipe]
+) -> dict[Recipe, bytes]:
+    """Builds recipes, each plain and with its pixels in groups, unless one of the ways is asked for."""
+    models: dict[Recipe, bytes] = {}
+    for recipe in recipes:
+        plain = quantize.quantize(prepared, rows, recipe)
+        grouped = group_pixels(plain) if exporter.settings.pixel_groups != "off" else None
+        if grouped is not None:
+            models[replace(recipe, grouped=True)] = grouped.SerializeToString()
+        if grouped is None or exporter.settings.pixel_groups == "auto":
+            models[recipe] = plain.SerializeToString()
+    return models
+
+
+def _faster_ways(models: dict[Recipe, bytes], speeds: dict[str, float]) -> list[Recipe]:
+    """Of each recipe the faster way: both give the same answers, so it is enough to verify one."""
+    slowest_first = sorted(models, key=lambda recipe: speeds[str(recipe)])
+    return list({replace(recipe, grouped=False): recipe for recipe in slowest_first}.values())
 
 
 def _answers_wrongly(exporter: Exporter, attempt: Attempt) -> bool:

@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from export import amx
+from export.bias_correction import correct_biases
 from export.graph import INPUT, PixelChain, add_constant, canonical, constants, consumers, pixel_chain
+from export.pixel_groups import group_pixels
 from export.quiet import noisy_library
 
 PIXELS_INT8: Final = "pixels-int8"
@@ -53,6 +55,7 @@ class Recipe:
         float_layers: Names of further layers that stay in float32, because they hurt.
         products: Whether wide convolutions become matrix products; see `export.amx`.
         tuned_epochs: For how long the weights were fine-tuned before; see `export.qat`.
+        grouped: Whether narrow convolutions take several pixels at once; see `export.pixel_groups`.
     """
 
     method: str
@@ -60,11 +63,13 @@ class Recipe:
     float_layers: tuple[str, ...] = ()
     products: bool = False
     tuned_epochs: int = 0
+    grouped: bool = False
 
     def __str__(self) -> str:
         kept = f", {' '.join(self.float_layers)} in float32" if self.float_layers else ""
         tuned = f", fine-tuned for {self.tuned_epochs} epochs" if self.tuned_epochs else ""
-        return f"{self.start}, {self.method}{kept}{tuned}{', matrix products' if self.products else ''}"
+        ways = f"{', matrix products' if self.products else ''}{', pixels in groups' if self.grouped else ''}"
+        return f"{self.start}, {self.method}{kept}{tuned}{ways}"
 
 
 def prepare(model: ModelProto) -> ModelProto:
@@ -124,6 +129,8 @@ def quantize(prepared: ModelProto, rows: NDArray[np.uint8], recipe: Recipe) -> M
     answer = _answer(prepared)
     excluded = [*answer, *(chain.nodes if chain else ()), *(node.name for node in first), *recipe.float_layers]
     quantized = _quantize_static(prepared, _calibration(prepared, rows, recipe), recipe, excluded)
+    if not recipe.tuned_epochs:  # tuned weights give what they should when they are rounded, and not as they are
+        correct_biases(prepared, quantized, rows)
     _float_output(quantized, answer)
     if recipe.start == PIXELS_INT8 and chain:
         _pixels_to_first_layer(quantized, chain)
@@ -131,7 +138,7 @@ def quantize(prepared: ModelProto, rows: NDArray[np.uint8], recipe: Recipe) -> M
         _keep_pool_in_float(quantized, first[-1].output[0])
     _keep_properties(prepared, canonical(quantized))
     onnx.checker.check_model(quantized, full_check=True)
-    return quantized
+    return (group_pixels(quantized) if recipe.grouped else None) or quantized
 
 
 def _keep_properties(source: ModelProto, target: ModelProto) -> None:

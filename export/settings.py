@@ -80,6 +80,11 @@ class ExportSettings(BaseSettings):
         default="auto",
         description="int8: the first layer's arithmetic; auto measures both and keeps the faster that passes",
     )
+    pixel_groups: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="int8: compute narrow layers for several pixels at once; auto measures both and keeps the faster,"
+        " and the answers are the same",
+    )
     sensitivity: bool = Field(
         default=True,
         description="int8: when no calibration passes, find the layers that hurt most and leave them in float32",

@@ -26,28 +26,18 @@ _ONCE: Final = threading.Lock()  # versions load on threads of their own, and a 
 def register(ort: Any) -> None:
     """Loads the provider's library into this process, where it is installed and not there yet.
 
-    On a processor that is none of Intel's the library offers no device, and so no provider to see that it is loaded by.
-
     Args:
         ort: ONNX Runtime.
     """
     with _ONCE:
-        if OPENVINO not in ort.get_available_providers() and importlib.util.find_spec(PACKAGE) is not None:
-            _load(ort)
+        if OPENVINO in ort.get_available_providers() or importlib.util.find_spec(PACKAGE) is None:
+            return
+        _load_library(ort)
 
 
-@functools.cache
-def _load(ort: Any) -> None:
+@functools.cache  # on a processor of another maker than Intel the library offers no device, and seems not to be there
+def _load_library(ort: Any) -> None:
     ort.register_execution_provider_library(_LIBRARY, importlib.import_module(PACKAGE).get_library_path())
-
-
-def has_device(ort: Any) -> bool:
-    """Whether sessions can run on OpenVINO's CPU device here.
-
-    Args:
-        ort: ONNX Runtime, after `register`.
-    """
-    return bool(_devices(ort))
 
 
 def add_device(ort: Any, settings: Any, threads: int) -> bool:
@@ -61,18 +51,14 @@ def add_device(ort: Any, settings: Any, threads: int) -> bool:
     Returns:
         False where the provider is no plug-in but built into this ONNX Runtime, or not there: nothing was changed.
     """
-    devices = _devices(ort)
+    find = getattr(ort, "get_ep_devices", list)  # there is none before ONNX Runtime 1.23
+    # Of its two devices on the CPU, one is AUTO, which would choose again.
+    devices = [device for device in find() if device.ep_name == OPENVINO and device.ep_metadata["ov_device"] == "CPU"]
     if not devices:
         return False
     settings.add_session_config_entry(_ASSIGNMENT, "1")
     settings.add_provider_for_devices(devices[:1], {"load_config": json.dumps({"CPU": _config(threads)})})
     return True
-
-
-def _devices(ort: Any) -> list[Any]:
-    find = getattr(ort, "get_ep_devices", list)  # there is none before ONNX Runtime 1.23
-    # Of its two devices on the CPU, one is AUTO, which would choose again.
-    return [device for device in find() if device.ep_name == OPENVINO and device.ep_metadata["ov_device"] == "CPU"]
 
 
 def computes(session: Any) -> bool:

@@ -83,7 +83,8 @@ def test_wide_weights_get_a_zero_point_of_one_and_the_answers_stay(prepared: Mod
 
 
 def export(runs: Path, models: Path, roomy_gates: Gates, **gates: float) -> Result:
-    settings = ExportSettings(runs=runs, models=models, first_layer="int8", calibration="minmax", activation_map=False)
+    way: dict[str, Any] = {"first_layer": "int8", "calibration": "minmax", "pixel_groups": "off"}
+    settings = ExportSettings(runs=runs, models=models, activation_map=False, **way)
     return create("tiny", "latest", settings, roomy_gates.model_copy(update=gates), lambda line: None)
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnxruntime as ort
 import pytest
 
 from export.pipeline import Result, create
@@ -11,8 +12,9 @@ from server import openvino
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.usefixtures("openvino_device")
 def test_every_variant_is_compared_with_keras_on_openvino(exported: Result) -> None:
+    if openvino.OPENVINO not in ort.get_available_providers():  # the export has asked for it
+        pytest.skip("OpenVINO offers no device here: pip install shoal[openvino], on an Intel processor")
     measured = exported.report["openvino"]
     assert list(measured) == [one.name for one in exported.manifest.variants]
     # Its bfloat16 would differ by some 0.01.

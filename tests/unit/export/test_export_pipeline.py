@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 
 
 def export(runs: Path, models: Path, gates: Gates | None = None, **settings: Any) -> Result:
-    return create("tiny", "latest", ExportSettings(runs=runs, models=models, **settings), gates or Gates(), print)
+    chosen = ExportSettings(runs=runs, models=models, **{"pixel_groups": "off"} | settings)
+    return create("tiny", "latest", chosen, gates or Gates(), print)
 
 
 def spoiled(model: ModelProto, ending: str, factor: float) -> ModelProto:
@@ -119,7 +120,9 @@ def test_the_same_run_gives_the_same_bytes_and_the_next_version(
 ) -> None:
     start = exported.report["variants"]["int8"]["recipe"]
     first_layer = "float32" if start.startswith(quantize.FIRST_FLOAT) else "int8"
-    again = export(trained_runs, exported.folder.parents[1], roomy_gates, first_layer=first_layer)
+    groups = "on" if start.endswith("pixels in groups") else "off"
+    models = exported.folder.parents[1]
+    again = export(trained_runs, models, roomy_gates, first_layer=first_layer, pixel_groups=groups)
     assert again.folder == exported.folder.parent / "2"
     for name in ("model.onnx", "model.int8.onnx", "golden.npz"):
         assert (again.folder / name).read_bytes() == (exported.folder / name).read_bytes(), name
@@ -163,6 +166,16 @@ def test_a_variant_that_no_method_brings_through_is_tried_by_all(runs: Path, tmp
     tried = [one["recipe"] for one in result.report["tried"] if one["variant"] == "int8"]
     assert tried == [f"first-float, {method}" for method in ("minmax", "percentile", "entropy")]
     assert [one.name for one in result.manifest.variants] == ["float32"]
+
+
+@pytest.mark.parametrize(("groups", "ending"), [("on", ", pixels in groups"), ("off", "")])
+def test_pixels_are_in_groups_where_that_is_asked_for(
+    runs: Path, tmp_path: Path, roomy_gates: Gates, groups: str, ending: str
+) -> None:
+    way = {"first_layer": "int8", "calibration": "minmax", "variants": ("float32", "int8")}
+    result = export(runs, tmp_path / "models", roomy_gates, pixel_groups=groups, **way)
+    tried = [one["recipe"] for one in result.report["tried"] if one["variant"] == "int8"]
+    assert (tried[0], result.report["variants"]["int8"]["recipe"]) == (f"pixels-int8, minmax{ending}",) * 2
 
 
 def test_a_spoiled_float32_writes_nothing(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,13 @@ def unbalanced_runs(unbalanced: Any, tmp_path_factory: pytest.TempPathFactory) -
 
 def export(runs: Path, models: Path, epochs: int) -> Result:
     settings = ExportSettings(
-        runs=runs, models=models, calibration="minmax", first_layer="int8", sensitivity=False, qat_epochs=epochs
+        runs=runs,
+        models=models,
+        calibration="minmax",
+        first_layer="int8",
+        pixel_groups="off",
+        sensitivity=False,
+        qat_epochs=epochs,
     )
     return create("tiny", "latest", settings, GATES, lambda line: None)
 
