@@ -203,12 +203,13 @@ def group_answers(entries: Sequence[Entry], inputs: Sequence[Input] = ()) -> lis
 
 def _join(outputs: Sequence[Array | None], counts: Sequence[int]) -> NDArray[Any] | None:
     """Probabilities one below the other, where all are of one form, as nearly always: without a look at each."""
+    present = [output for output in outputs if output is not None]
     try:
-        joined: NDArray[Any] = np.concatenate(outputs)  # type: ignore[arg-type]  None is a ValueError
-    except ValueError:
+        joined: NDArray[Any] = np.concatenate(present)
+    except ValueError:  # they have different shapes, or there are none
         return None
     alike = joined.ndim == _CLASSES_NDIM and joined.size and joined.dtype.char in _FLOATS
-    return joined if alike and list(map(len, outputs)) == list(counts) else None  # type: ignore[arg-type]
+    return joined if alike and list(map(len, present)) == list(counts) else None
 
 
 def _form_of(output: Array | None, rows: int) -> tuple[str, int]:
