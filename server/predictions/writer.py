@@ -17,17 +17,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from server.errors import StartupError
 from server.logs import set_up_logs
 from server.predictions.database import read_url
 from server.predictions.leisure import Leisure
 from server.predictions.orders import Orders
 from server.predictions.recorder import Recorder
 from server.predictions.spool import HURRY, SERVERS, is_locked, waiting_bytes
+from server.predictions.storage import StorageAway
 from server.predictions.store import PredictionStore
 
 POLL_S: Final = 0.1
@@ -75,6 +78,8 @@ def main() -> None:
     set_up_logs(orders.log_level, orders.log_format)
     folder = Path(orders.folder)
     store = PredictionStore(read_url(orders.url), window_rows=1)
+    with suppress(StorageAway, StartupError):  # the first step tells of it
+        store.open()  # here, because at leisure it would take half a minute on a saturated core
     leisure = Leisure()
     recorder = Recorder(folder, store, retention_days=orders.retention_days)
 
