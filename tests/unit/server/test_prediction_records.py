@@ -97,6 +97,11 @@ def test_what_is_no_classifier_has_no_label() -> None:
     assert sorted(number for number, *_ in told.values()) == [5, 6, 7, 8, 9]
 
 
+def test_boxes_are_no_probabilities_though_there_are_as_many_as_requests() -> None:
+    none, two = np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)
+    assert [row[10] for row in spell([entry(b"x", output=none), entry(b"y", output=two)])[0]] == ["", ""]
+
+
 @pytest.mark.parametrize("classes", [9, 1000])
 def test_only_the_best_five_are_written(classes: int) -> None:
     shares = np.random.default_rng(1).permutation(np.linspace(0.5, 1, classes, dtype=np.float32))
