@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from server.errors import PermissionDenied, Unauthenticated
 
-Scope = Literal["predict", "admin", "metrics"]
+Scope = Literal["predict", "feedback", "admin", "metrics"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 REMEMBER_S: Final = 60.0
 MAX_REMEMBERED: Final = 4096

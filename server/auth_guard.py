@@ -2,6 +2,7 @@
 
     credentials, address ──▶ Authenticator ──▶ scope? ──▶ Limits: rate, at a time ──▶ Caller
                              (401)             (403)      (429)
+    the address is the peer's, or what a trusted proxy says
 
 Where nothing is asked and nothing limited there is no guard, and nothing passes it.
 """
@@ -13,6 +14,7 @@ import structlog
 
 from server.auth import SCOPES, Authenticator, Caller, Credentials, Scope, caller_name, require
 from server.rate_limit import Limits
+from server.trusted_proxies import TrustedProxies
 
 SAY_EVERY_S: Final = 1.0  # strangers decide how often they are refused, not how fast the log grows
 _EVERYTHING: Final = frozenset(SCOPES)
@@ -26,11 +28,15 @@ class Guard:
     Args:
         authenticator: Finds out who asks; None where everybody may do everything.
         limits: What each client has to keep to; None for no limits.
+        proxies: Whose word on their clients' addresses counts; None for nobody's.
     """
 
-    def __init__(self, authenticator: Authenticator | None, limits: Limits | None) -> None:
+    def __init__(
+        self, authenticator: Authenticator | None, limits: Limits | None, proxies: TrustedProxies | None = None
+    ) -> None:
         self._authenticator = authenticator
         self._limits = limits
+        self._proxies = proxies
         self._said_s = float("-inf")
         self._unsaid = 0
 
@@ -38,6 +44,15 @@ class Guard:
     def asks(self) -> bool:
         """Whether callers have to say who they are."""
         return self._authenticator is not None
+
+    def address_of(self, peer: str, forwarded: str) -> str:
+        """Where a request comes from.
+
+        Args:
+            peer: The other end of its connection.
+            forwarded: Its `X-Forwarded-For`, or "".
+        """
+        return peer if self._proxies is None else self._proxies.client_of(peer, forwarded)
 
     async def admit(self, credentials: Credentials, scope: Scope, address: str) -> Caller:
         """Finds out who asks, and whether they may.

@@ -1,6 +1,6 @@
 """JSON Web Tokens (RFC 7519): whose signature, for whom, for how long, and for what.
 
-    token ──header──▶ keys of that algorithm and id ──▶ signature ──▶ exp, nbf, iat, aud, iss ──▶ Caller
+    token ──header──▶ keys of that algorithm and id ──▶ signature ──▶ exp, nbf, iat, aud, iss ──▶ jti ──▶ Caller
 
 An algorithm is a property of a key, fixed when the key is read (RFC 8725, 3.1): what a token says only
 chooses among the keys. So `none` finds no key, and HS256 finds shared secrets alone, never the bytes of a public key.
@@ -18,6 +18,7 @@ from server.errors import StartupError, Unauthenticated, Unavailable
 from server.secret_files import WatchedFiles, read_secret
 
 FLAG: Final = "--jwt-key-file"
+REVOKED_FLAG: Final = "--jwt-revoked"
 SHARED: Final = "HS256"
 MIN_SECRET_BYTES: Final = 32  # RFC 7518, 3.2: as long as the hash
 MAX_NAME: Final = 128
@@ -79,26 +80,59 @@ class Secrets:
         return self._file.refresh()
 
 
+class Revoked:
+    """Tokens that were taken back: a file of their `jti`, one a line, which is read again when it changes.
+
+    Args:
+        path: The file. Lines that begin with # say something to people.
+
+    Raises:
+        StartupError: It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = WatchedFiles([path], lambda: read_revoked(path), "tokens taken back")
+
+    def __contains__(self, token_id: object) -> bool:
+        """Whether the token of this `jti` was taken back."""
+        return token_id in self._file.value
+
+    def refresh(self) -> bool:
+        """Reads the file again where it has changed, and returns whether what it lists is new."""
+        return self._file.refresh()
+
+
 class Tokens:
     """Checks tokens.
 
     Args:
         secrets: Shared secrets, for HS256; None for none.
         public: Public keys, for all other algorithms; None for none.
+        revoked: Single tokens that were taken back; None for none. Where there are some, every token needs a `jti`: one
+            without could never be taken back.
         issuer: What `iss` has to be; empty for anything.
         audience: What `aud` has to be or to have; empty for anything.
         leeway_s: By how much the clocks of an issuer and of this machine may differ.
     """
 
     def __init__(
-        self, secrets: Secrets | None, public: KeySource | None, *, issuer: str, audience: str, leeway_s: float
+        self,
+        secrets: Secrets | None,
+        public: KeySource | None,
+        revoked: Revoked | None = None,
+        *,
+        issuer: str,
+        audience: str,
+        leeway_s: float,
     ) -> None:
         self._secrets = secrets
         self._public = public
+        self._revoked = revoked
         self._issuer = issuer or None
         self._audience = audience or None
         self._leeway_s = leeway_s
         required = ["exp", *(["iss"] if issuer else []), *(["aud"] if audience else [])]
+        required += [] if revoked is None else ["jti"]
         self._options: Options = {"require": required, "verify_aud": bool(audience), "verify_iss": bool(issuer)}
 
     async def check(self, token: str) -> Caller:
@@ -151,6 +185,8 @@ class Tokens:
         raise Unauthenticated("expected a token with a right signature, received one with a wrong one")
 
     def _caller(self, claims: dict[str, Any]) -> Caller:
+        if self._revoked is not None and claims["jti"] in self._revoked:
+            raise Unauthenticated("expected a token that is in force, received one that was taken back; get a new one")
         subject = _UNSAFE.sub("?", str(claims.get("sub", "")))[:MAX_NAME]
         return Caller(f"token:{subject}", _read_scopes(claims), float(claims["exp"]) + self._leeway_s)
 
@@ -175,6 +211,19 @@ def read_secrets(path: Path) -> tuple[SigningKey, ...]:
             f" {f'a shorter one as number {short[0]}' if short else 'none'}; `openssl rand -hex 32` makes one"
         )
     return tuple(SigningKey(None, SHARED, line) for line in lines)
+
+
+def read_revoked(path: Path) -> frozenset[str]:
+    """Reads the `jti` of tokens that were taken back, one a line.
+
+    Args:
+        path: The file.
+
+    Raises:
+        StartupError: It cannot be read.
+    """
+    lines = read_secret(path, REVOKED_FLAG).decode("utf-8", "replace").splitlines()
+    return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def _read_header(token: str) -> tuple[str, str | None]:

@@ -177,12 +177,15 @@ class _Watched:
             probabilities = np.concatenate(answers)
             self.windows["classes"].add(fold_classes(probabilities.argmax(axis=1)))
             self._add("confidence", probabilities.max(axis=1).astype(np.float64))
+        pixels: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
         for one in group:
             rows = one.inputs.get(model.image_input)
             if rows is not None and rows.dtype == np.uint8 and rows.ndim == _ROWS_NDIM:
-                brightness, contrast = looks_of(rows[:PIXEL_ROWS])
-                self._add("brightness", brightness)
-                self._add("contrast", contrast)
+                pixels.setdefault(rows.shape[1:], []).append(rows[:PIXEL_ROWS])
+        for alike in pixels.values():
+            brightness, contrast = looks_of(np.concatenate(alike))
+            self._add("brightness", brightness)
+            self._add("contrast", contrast)
 
     def _add(self, feature: str, values: NDArray[np.float64]) -> None:
         if feature in self.windows:

@@ -6,7 +6,7 @@ settings ──▶ keys, secrets, key set ──▶ Authenticator ─┐
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -17,12 +17,13 @@ from server.auth import Authenticator
 from server.auth_guard import Guard
 from server.auth_jwks import FileKeys, RemoteKeys, open_key_set
 from server.auth_keys import KeyFile
-from server.auth_tokens import Secrets, Tokens
+from server.auth_tokens import Revoked, Secrets, Tokens
 from server.errors import StartupError
 from server.rate_limit import Limits, open_table
 from server.secret_files import refresh_for_ever
 from server.settings import Settings
 from server.tls import Tls, open_tls
+from server.trusted_proxies import TrustedProxies
 
 REQUEST_TIMEOUT_S: Final = 60.0
 
@@ -72,6 +73,7 @@ async def open_security(settings: Settings) -> AsyncIterator[Security]:
         refreshes: list[Refresh] = []
         authenticator = await _open_authenticator(settings, refreshes)
         limits = _open_limits(settings, stack)
+        proxies = TrustedProxies(settings.trusted_proxies) if settings.trusted_proxies else None
         tls = open_tls(settings)
         if tls is not None:
             refreshes.append(tls.refresh)
@@ -79,7 +81,7 @@ async def open_security(settings: Settings) -> AsyncIterator[Security]:
         if refreshes:
             task = asyncio.create_task(refresh_for_ever(refreshes))
             stack.push_async_callback(_end, task)
-        guard = None if authenticator is None and limits is None else Guard(authenticator, limits)
+        guard = None if authenticator is None and limits is None else Guard(authenticator, limits, proxies)
         yield Security(guard, tls, settings.cors_origins, settings.request_timeout_s)
 
 
@@ -88,6 +90,7 @@ async def _open_authenticator(settings: Settings, refreshes: list[Refresh]) -> A
     keys = KeyFile(settings.api_keys) if settings.api_keys is not None else None
     secrets = Secrets(settings.jwt_key_file) if settings.jwt_key_file is not None else None
     public = open_key_set(settings.jwks, settings.jwks_refresh_s) if settings.jwks else None
+    revoked = Revoked(settings.jwt_revoked) if settings.jwt_revoked is not None else None
     if keys is None and secrets is None and public is None:
         return None
     tokens = None
@@ -95,22 +98,25 @@ async def _open_authenticator(settings: Settings, refreshes: list[Refresh]) -> A
         tokens = Tokens(
             secrets,
             public,
+            revoked,
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             leeway_s=settings.jwt_leeway_s,
         )
     authenticator = Authenticator(keys, tokens)
-    refresh = _refresher(authenticator, keys, secrets, public)
+    refresh = _refresher(authenticator, [source for source in (keys, secrets, revoked) if source is not None], public)
     await refresh()
     refreshes.append(refresh)
     return authenticator
 
 
 def _refresher(
-    authenticator: Authenticator, keys: KeyFile | None, secrets: Secrets | None, public: FileKeys | RemoteKeys | None
+    authenticator: Authenticator,
+    files: Sequence[KeyFile | Secrets | Revoked],
+    public: FileKeys | RemoteKeys | None,
 ) -> Refresh:
     async def refresh() -> None:
-        changed = [source.refresh() for source in (keys, secrets) if source is not None]
+        changed = [file.refresh() for file in files]
         if public is not None:
             changed.append(await public.refresh())
         if any(changed):
@@ -134,8 +140,11 @@ def _check(settings: Settings) -> None:
         raise StartupError(
             "--jwt-audience: expected one with --jwks, received none; an issuer's keys sign tokens for others too"
         )
-    if (settings.jwt_issuer or settings.jwt_audience) and not (settings.jwks or settings.jwt_key_file):
-        raise StartupError("--jwks, --jwt-key-file: expected one of them beside --jwt-issuer and --jwt-audience")
+    of_tokens = settings.jwt_issuer or settings.jwt_audience or settings.jwt_revoked
+    if of_tokens and not (settings.jwks or settings.jwt_key_file):
+        raise StartupError(
+            "--jwks, --jwt-key-file: expected one of them beside --jwt-issuer, --jwt-audience and --jwt-revoked"
+        )
 
 
 async def _end(task: asyncio.Task[None]) -> None:

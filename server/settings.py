@@ -6,6 +6,7 @@ Precedence, weakest first: default < YAML file (`--config FILE` or SHOAL_CONFIG)
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -149,6 +150,11 @@ class Settings(BaseSettings):
     max_concurrent_per_client: int = Field(
         0, ge=0, description="Requests of one client under way at a time, in each worker; 0: any number."
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks of proxies whose X-Forwarded-For is believed, 10.0.0.0/8,192.0.2.7: limits and logs then"
+        " go by the client's address; anybody else's is not looked at.",
+    )
 
     api_keys: Path | None = Field(
         None, description="File of hashed API keys; `python -m server keys new NAME` makes one."
@@ -167,6 +173,11 @@ class Settings(BaseSettings):
         ge=0,
         le=600,
         description="How far the clocks of a token's issuer and of this machine may be apart, in seconds.",
+    )
+    jwt_revoked: Path | None = Field(
+        None,
+        description="File of the `jti` of single tokens that were taken back, one a line; with it every token needs a"
+        " `jti`.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -256,9 +267,9 @@ class Settings(BaseSettings):
             return self
         return self.model_copy(update={"devices": (self.devices[slot % len(self.devices)],)})
 
-    @field_validator("devices", mode="before")
+    @field_validator("devices", "preload", mode="before")
     @classmethod
-    def _split_devices(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
     @field_validator("cors_origins", mode="before")
@@ -272,10 +283,13 @@ class Settings(BaseSettings):
             raise ValueError(f"origins of the form https://host or https://host:port, not {wrong[0][:80]!r}")
         return names
 
-    @field_validator("preload", mode="before")
+    @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _split_preload(cls, value: object) -> object:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+    def _split_networks(cls, value: object) -> object:
+        networks = value.split(",") if isinstance(value, str) else value
+        if not isinstance(networks, (list, tuple)):
+            raise ValueError("a list of networks such as 10.0.0.0/8,192.0.2.7")  # noqa: TRY004  pydantic's
+        return tuple(str(ip_network(str(network).strip())) for network in networks if network)
 
     @field_validator("providers", mode="before")
     @classmethod
@@ -338,6 +352,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "request_timeout_s",
         "rate_limit_per_s",
         "max_concurrent_per_client",
+        "trusted_proxies",
     ),
     "Who may ask": (
         "api_keys",
@@ -347,6 +362,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "jwt_issuer",
         "jwt_audience",
         "jwt_leeway_s",
+        "jwt_revoked",
         "cors_origins",
     ),
     "TLS": ("tls_cert", "tls_key", "tls_client_ca"),

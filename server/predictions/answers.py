@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 DIGEST_BYTES: Final = 32
 # What is digested at once, for one request: some 10 µs of the event loop's time.
 SMALL_BYTES: Final = 16_384
-# hashlib lets go of the interpreter's lock from 2,048 bytes on. Getting it back beside a busy thread takes longer than
-# a small picture's digest, so small pictures are fed in pieces below that.
-_PIECE_BYTES: Final = 2047
 _CLASSES_NDIM: Final = 2
 
 # When (seconds since the epoch), request id, client ("" where unknown), protocol, latency (seconds), rows, the rows'
@@ -132,12 +129,7 @@ def digest_of(content: bytes | memoryview) -> bytes:
     Args:
         content: The bytes.
     """
-    if len(content) <= _PIECE_BYTES or len(content) > SMALL_BYTES:
-        return hashlib.sha256(content).digest()
-    digest = hashlib.sha256(content[:_PIECE_BYTES])
-    for start in range(_PIECE_BYTES, len(content), _PIECE_BYTES):
-        digest.update(content[start : start + _PIECE_BYTES])
-    return digest.digest()
+    return hashlib.sha256(content).digest()
 
 
 def digests_at_once(images: Sequence[bytes | memoryview], inputs: Mapping[str, Array], rows: int) -> bytes | None:
@@ -148,8 +140,8 @@ def digests_at_once(images: Sequence[bytes | memoryview], inputs: Mapping[str, A
         inputs: What the graph was given, where there are none.
         rows: How many.
     """
-    if len(images) == 1:
-        return digest_of(images[0]) if len(images[0]) <= SMALL_BYTES else None
+    if len(images) == 1:  # as nearly always, so without another call
+        return hashlib.sha256(images[0]).digest() if len(images[0]) <= SMALL_BYTES else None
     if images:
         return b"".join(map(digest_of, images)) if sum(map(len, images)) <= SMALL_BYTES else None
     if len(inputs) != 1:

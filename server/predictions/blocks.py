@@ -2,12 +2,16 @@
 
     block    "SB" kind 0 · length (4 bytes) · CRC-32 (4 bytes) · payload           little-endian throughout
     V        JSON: a version that rows behind it are of, and the number that they call it by
-    R        length (4) · JSON: ids, clients, ... of each request · float64 times · float64 latencies
+    R        number of the version (4) · number of the first row (8)
+             · length (4) · JSON: ids, clients, ... of each request · float64 times · float64 latencies
              · SHA-256 of each row · probabilities of each row · what was sent, where that is kept
     G        JSON: a gap: what was lost before
 
 Rows are written by columns, which takes an eighth of the time that a JSON object for each would. Of a model with many
 classes only the best few are here, so a row has some 120 bytes.
+
+What a block has behind its numbers is a `Group`: the event loop makes it of a few answers at a time, while what they
+consist of is in the processor's cache, and the thread that writes gives it its numbers.
 """
 
 import struct
@@ -23,9 +27,12 @@ from numpy.typing import NDArray
 
 from server.predictions.answers import DIGEST_BYTES, Entry, Lane, probabilities_in
 from server.predictions.storage import Gap, Input
+from server.tensors import Array
 
 HEAD: Final = struct.Struct("<2scxII")
 _LENGTH: Final = struct.Struct("<I")
+_CLASSES_NDIM: Final = 2
+_NUMBERS: Final = struct.Struct("<IQ")
 _MAGIC: Final = b"SB"
 VERSION, ROWS, GAP = b"V", b"R", b"G"
 TOP_K: Final = 5
@@ -46,6 +53,18 @@ class Block(NamedTuple):
     kind: bytes
     payload: memoryview
     end: int
+
+
+class Group(NamedTuple):
+    """Answers of one version, in the form in which they are written.
+
+    Args:
+        rows: How many rows they have.
+        content: Their bytes.
+    """
+
+    rows: int
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,57 +166,78 @@ def unpack_gap(payload: memoryview) -> Gap:
     return Gap(**orjson.loads(payload))
 
 
-def pack_rows(entries: Sequence[Entry], version: int, first: int, inputs: Sequence[Input] = ()) -> Iterator[bytes]:
-    """Blocks of answers: one, unless a version's answers differ in their form.
+def pack_rows(group: Group, version: int, first: int) -> bytes:
+    """The block of a group.
+
+    Args:
+        group: The answers.
+        version: The number that their version's block has.
+        first: The number of the first row.
+    """
+    return pack(ROWS, _NUMBERS.pack(version, first) + group.content)
+
+
+def group_answers(entries: Sequence[Entry], inputs: Sequence[Input] = ()) -> list[Group]:
+    """Answers in the form in which they are written: one group, unless they differ in the form of what was answered.
 
     Args:
         entries: Of one version.
-        version: The number that its block has.
-        first: The number of the first row.
         inputs: What was sent, one for each row; empty where that is not kept.
     """
-    forms: dict[tuple[str, int], list[int]] = {}
-    for at, (*_, rows, _, output) in enumerate(entries):
-        known = probabilities_in(output, rows)
-        form = ("", 0) if known is None or known.dtype.char not in _FLOATS else (known.dtype.char, known.shape[1])
-        forms.setdefault(form, []).append(at)
-    if len(forms) == 1:
-        yield _pack_alike(entries, next(iter(forms)), version, first, inputs)
-        return
+    columns = tuple(zip(*entries, strict=True))
+    joined = _join(columns[7], columns[5])
+    if joined is not None:
+        return [_group_alike(columns, joined, inputs)]
+    forms = [_form_of(output, rows) for *_, rows, _, output in entries]
     starts = [0]
     for entry in entries:
         starts.append(starts[-1] + entry[5])
-    for form, places in forms.items():
+    groups = []
+    for form in sorted(set(forms)):
+        places = [at for at, one in enumerate(forms) if one == form]
+        chosen = tuple(zip(*[entries[at] for at in places], strict=True))
         own = [one for at in places for one in inputs[starts[at] : starts[at + 1]]]
-        chosen = [entries[at] for at in places]
-        yield _pack_alike(chosen, form, version, first, own)
-        first += sum(entry[5] for entry in chosen)
+        groups.append(_group_alike(chosen, np.concatenate(chosen[7]) if form[1] else None, own))
+    return groups
 
 
-def _pack_alike(
-    entries: Sequence[Entry], form: tuple[str, int], version: int, first: int, inputs: Sequence[Input]
-) -> bytes:
-    at, ids, clients, protocols, latencies, counts, digests, outputs = zip(*entries, strict=True)
-    char, classes = form
-    top, numbers = False, b""
-    if classes > WHOLE_CLASSES:
-        top, numbers = True, _best_of(np.concatenate(outputs), _FLOATS[char])
-    elif classes:
-        numbers = np.concatenate(outputs).astype(_FLOATS[char], copy=False).tobytes()
-    head = {
-        "version": version,
-        "first": first,
-        "ids": ids,
-        "clients": clients,
-        "protocols": protocols,
-        "counts": counts,
-        "classes": classes,
-        "type": char,
-        "top": top,
-        "sizes": [len(one.content) for one in inputs],
-        "forms": [one.form for one in inputs],
-    }
-    told = _spell(head)
+def _join(outputs: Sequence[Array | None], counts: Sequence[int]) -> NDArray[Any] | None:
+    """Probabilities one below the other, where all are of one form, as nearly always: without a look at each."""
+    present = [output for output in outputs if output is not None]
+    try:
+        joined: NDArray[Any] = np.concatenate(present)
+    except ValueError:  # they have different shapes, or there are none
+        return None
+    alike = joined.ndim == _CLASSES_NDIM and joined.size and joined.dtype.char in _FLOATS
+    return joined if alike and list(map(len, present)) == list(counts) else None
+
+
+def _form_of(output: Array | None, rows: int) -> tuple[str, int]:
+    """The type and the number of an answer's probabilities; nothing where it is no classifier's."""
+    known = probabilities_in(output, rows)
+    return ("", 0) if known is None or known.dtype.char not in _FLOATS else (known.dtype.char, known.shape[1])
+
+
+def _group_alike(columns: Sequence[Any], joined: NDArray[Any] | None, inputs: Sequence[Input]) -> Group:
+    at, ids, clients, protocols, latencies, counts, digests, _ = columns
+    char, classes, top, numbers = "", 0, False, b""
+    if joined is not None:
+        char, classes = joined.dtype.char, joined.shape[1]
+        top = classes > WHOLE_CLASSES
+        numbers = _best_of(joined, _FLOATS[char]) if top else joined.astype(_FLOATS[char], copy=False).tobytes()
+    told = _spell(
+        {
+            "ids": ids,
+            "clients": clients,
+            "protocols": protocols,
+            "counts": counts,
+            "classes": classes,
+            "type": char,
+            "top": top,
+            "sizes": [len(one.content) for one in inputs],
+            "forms": [one.form for one in inputs],
+        }
+    )
     parts = (
         _LENGTH.pack(len(told)),
         told,
@@ -207,7 +247,7 @@ def _pack_alike(
         numbers,
         *(one.content for one in inputs),
     )
-    return pack(ROWS, b"".join(parts))
+    return Group(sum(counts), b"".join(parts))
 
 
 def _spell(head: dict[str, Any]) -> bytes:
@@ -226,10 +266,10 @@ def _best_of(probabilities: NDArray[Any], dtype: np.dtype[Any]) -> bytes:
 
 def read_head(payload: memoryview) -> tuple[dict[str, Any], int]:
     """The JSON of a block of rows, and where its numbers begin."""
-    (length,) = _LENGTH.unpack_from(payload)
-    end = _LENGTH.size + length
-    head: dict[str, Any] = orjson.loads(payload[_LENGTH.size : end])
-    return head, end
+    (length,) = _LENGTH.unpack_from(payload, _NUMBERS.size)
+    start = _NUMBERS.size + _LENGTH.size
+    head: dict[str, Any] = orjson.loads(payload[start : start + length])
+    return head, start + length
 
 
 def unpack_rows(payload: memoryview) -> Rows:
@@ -238,6 +278,7 @@ def unpack_rows(payload: memoryview) -> Rows:
     Args:
         payload: Of a block of rows.
     """
+    version, first = _NUMBERS.unpack_from(payload)
     head, start = read_head(payload)
     requests, counts = len(head["ids"]), head["counts"]
     rows = sum(counts)
@@ -259,8 +300,8 @@ def unpack_rows(payload: memoryview) -> Rows:
         inputs.append(Input(bytes(payload[start : start + size]), form))
         start += size
     return Rows(
-        head["version"],
-        head["first"],
+        version,
+        first,
         head["ids"],
         head["clients"],
         head["protocols"],

@@ -1,7 +1,7 @@
 """The worker's end of the prediction log: answers become blocks of a spool, and what does not fit is counted.
 
-    Entry ──encoded, some hundreds at once──▶ pending ──one write for each tick──▶ spool's file
-                                                 └ bound reached, disk full: lost, counted, told
+    Group ──numbered──▶ pending ──one write for each tick──▶ spool's file
+                           └ bound reached, disk full: lost, counted, told
 
 Everything here runs in the observer's thread; `statistics` may be read from anywhere.
 """
@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from server.predictions.answers import Answered, Entry, Lane
-from server.predictions.blocks import pack_gap, pack_rows, pack_version
+from server.predictions.blocks import Group, group_answers, pack_gap, pack_rows, pack_version
 from server.predictions.contents import entry_of
 from server.predictions.spool import HURRY, SEGMENT_BYTES, SERVERS, WRITER, Segment, is_locked, new_origin, sharing
 from server.predictions.storage import Gap, Input
@@ -111,7 +111,7 @@ class PredictionLog:
             pending = self._left + rows - written - refused + self._pending_rows
             return LogStatistics(self._written + written, self._dropped + self._refused + refused, pending)
 
-    def keep(self, lane: Lane, entries: Sequence[Entry], inputs: Sequence[Input] = ()) -> None:
+    def keep(self, lane: Lane, group: Group) -> None:
         """Takes answers of one version in; see `Keeper`."""
         if self._current is not None and self._current.size + self._pending_bytes >= SEGMENT_BYTES:
             self._write()
@@ -120,11 +120,9 @@ class PredictionLog:
             number = self._numbers.setdefault(lane, len(self._numbers))
             self._add(pack_version(lane, number))
             self._said.add(lane)
-        for block in pack_rows(entries, self._numbers[lane], self._next_row, inputs):
-            self._add(block)
-        rows = sum([entry[5] for entry in entries])
-        self._next_row += rows
-        self._pending_rows += rows
+        self._add(pack_rows(group, self._numbers[lane], self._next_row))
+        self._next_row += group.rows
+        self._pending_rows += group.rows
 
     def keep_late(self, lane: Lane, answers: Sequence[Answered]) -> None:
         """Takes answers in whose inputs are still to be digested; see `Keeper`."""
@@ -134,7 +132,8 @@ class PredictionLog:
             entry, kept = entry_of(answered, lane, keep_inputs=self._keep_inputs)
             entries.append(entry)
             inputs += kept
-        self.keep(lane, entries, inputs)
+        for group in group_answers(entries, inputs):
+            self.keep(lane, group)
 
     def lose(self, rows: int, reason: str) -> None:
         """Counts rows that are lost; see `Keeper`."""

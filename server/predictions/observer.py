@@ -1,10 +1,12 @@
 """Takes what was answered from the event loop, and hands it to the prediction log and the drift monitor in a thread.
 
-    service ──answered──▶ queues, bounded ──four times a second──▶ thread ─┬─▶ prediction log
-                          └ full: dropped, counted                         └─▶ drift: a sample
+    service ──answered──▶ queues, bounded ──32 at once──▶ groups ──four times a second──▶ thread ─┬─▶ prediction log
+                          └ full: dropped, counted                                                └─▶ drift: a sample
 
-The loop digests small inputs and appends to a deque: no lock, and nobody is woken. One thread reads, so each counter
-has one writer.
+The loop digests small inputs and appends to a deque: no lock, and nobody is woken. As soon as there are some, it writes
+them one behind the other, while they are in the processor's cache: what some thousand answers consist of would be cold
+when a thread came to it, and would have driven the model out. The thread does what is left at its tick, and all that
+waits for a disk.
 """
 
 import asyncio
@@ -12,13 +14,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Final, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import structlog
 
 from server.auth import caller_name
 from server.predictions.answers import Answered, Entry, Lane, digests_at_once, lane_of
+from server.predictions.blocks import Group, group_answers
 from server.tensors import Array, InferRequest
 from server.versions import LoadedModel
 
@@ -27,13 +30,16 @@ from server.versions import LoadedModel
 TICK_S: Final = 0.25
 MAX_ROWS: Final = 65_536
 MAX_BYTES: Final = 64 << 20
-# Answers handled before the interpreter's lock is offered to the event loop: some 0.5 ms.
-SLICE: Final = 256
-# Of those whose inputs are still to be digested: they are large.
-LATE_SLICE: Final = 16
+# Answers that are written at once, by the event loop: some 20 µs.
+GROUP: Final = 32
+# Groups, and answers whose inputs are still to be digested, that the thread handles before it offers the interpreter's
+# lock to the event loop.
+SLICE: Final = 16
 # Of the answers of one tick, how many the drift monitor sees, and of how many it sees the pixels.
 SAMPLED: Final = 50
 SAMPLED_PIXELS: Final = 10
+
+UNSPELLED: Final = "they could not be spelled"
 
 T = TypeVar("T")
 
@@ -43,7 +49,7 @@ log = structlog.get_logger()
 class Keeper(Protocol):
     """What keeps every answer; `server.predictions.log.PredictionLog` is one."""
 
-    def keep(self, lane: Lane, entries: Sequence[Entry]) -> None:
+    def keep(self, lane: Lane, group: Group) -> None:
         """Takes answers of one version in."""
 
     def keep_late(self, lane: Lane, answers: Sequence[Answered]) -> None:
@@ -64,6 +70,18 @@ class Watcher(Protocol):
 
     def watch(self, answers: Sequence[Answered]) -> None:
         """Takes a sample in; `inputs` has the pixels of some of them."""
+
+
+class _Line(NamedTuple):
+    """Answers of one version that wait to be written.
+
+    Args:
+        lane: What they have in common.
+        queue: They; the event loop and the thread both take from it.
+    """
+
+    lane: Lane
+    queue: deque[Entry]
 
 
 class Observer:
@@ -91,12 +109,13 @@ class Observer:
         self._keep_inputs = keep_inputs
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._lanes: dict[int, Lane] = {}
-        self._queue: deque[tuple[Lane, Entry]] = deque()
+        self._lines: dict[int, _Line] = {}
+        self._groups: deque[tuple[Lane, Group]] = deque()
         self._late: deque[tuple[Lane, Answered, int]] = deque()
         self._samples: deque[Answered] = deque()
         self._given_rows = self._given_bytes = self._taken_rows = self._taken_bytes = 0
         self._dropped_rows = self._told_rows = 0
+        self._failed: deque[int] = deque()  # rows of what could not be written
         self._budget = self._pixel_budget = 0
         self._stop = threading.Event()
         self._within_s = 0.0
@@ -141,9 +160,10 @@ class Observer:
             outputs: Every output of the version, by name; nobody may change them any more.
             latency_s: From the decoded request to its answer.
         """
-        lane = self._lanes.get(id(model))
-        if lane is None or lane.source() is not model:  # a number may be used again once its object has gone
-            lane = self._add_lane(model)
+        line = self._lines.get(id(model))
+        if line is None or line.lane.source() is not model:  # a number may be used again once its object has gone
+            line = self._add_line(model)
+        lane, queue = line
         rows = len(images) or lane.count_rows(outputs)
         if self._budget and self._watcher is not None:
             self._sample(Answered(0.0, request, model, (), inputs, outputs, latency_s, rows))
@@ -161,17 +181,21 @@ class Observer:
             self._wait(lane, Answered(time.time(), request, model, images, held, outputs, latency_s, rows))
             return
         self._given_rows += rows
-        entry = (
-            time.time(),
-            request.request_id,
-            client,
-            request.protocol,
-            latency_s,
-            rows,
-            digests,
-            outputs.get(lane.output),
-        )
-        self._queue.append((lane, entry))
+        output = outputs.get(lane.output)
+        queue.append((time.time(), request.request_id, client, request.protocol, latency_s, rows, digests, output))
+        if len(queue) >= GROUP:
+            self._group(line)
+
+    def _group(self, line: _Line) -> None:
+        """Writes what a line has one behind the other. Whatever goes wrong here must not reach a request."""
+        entries = _take(line.queue, GROUP)
+        if not entries:
+            return
+        try:
+            self._groups += [(line.lane, group) for group in group_answers(entries)]
+        except Exception:
+            log.exception("the prediction log stumbled")
+            self._failed.append(sum(entry[5] for entry in entries))
 
     def _wait(self, lane: Lane, answered: Answered) -> None:
         images, inputs = answered.images, answered.inputs
@@ -191,10 +215,13 @@ class Observer:
             answered = answered._replace(inputs={})
         self._samples.append(answered)
 
-    def _add_lane(self, model: LoadedModel) -> Lane:
-        self._lanes = {number: lane for number, lane in self._lanes.items() if lane.source() is not None}
-        lane = self._lanes[id(model)] = lane_of(model)
-        return lane
+    def _add_line(self, model: LoadedModel) -> _Line:
+        for line in self._lines.values():
+            self._group(line)
+        kept = {number: line for number, line in self._lines.items() if line.lane.source() is not None}
+        made = kept[id(model)] = _Line(lane_of(model), deque())
+        self._lines = kept  # as a whole, because the thread may be going through it
+        return made
 
     # ---- in the thread ----
 
@@ -213,29 +240,34 @@ class Observer:
             self._guard(lambda: watcher.watch(samples))  # what it stumbles over, the log goes past
             self._refill()
         if self._keeper is not None:
-            while self._queue:
+            for line in tuple(self._lines.values()):
+                self._group(line)
+            while self._groups:
                 self._keep_slice(self._keeper)
                 time.sleep(0)
             while self._late:
                 self._keep_late_slice(self._keeper)
                 time.sleep(0)
-            lost = self._dropped_rows - self._told_rows
-            if lost:
-                self._told_rows += lost
-                self._keeper.lose(lost, "more was answered than can be taken in")
+            self._tell_lost(self._keeper)
             self._keeper.flush()
 
+    def _tell_lost(self, keeper: Keeper) -> None:
+        for rows in _take(self._failed, len(self._failed)):
+            keeper.lose(rows, UNSPELLED)
+            self._taken_rows += rows
+        lost = self._dropped_rows - self._told_rows
+        if lost:
+            self._told_rows += lost
+            keeper.lose(lost, "more was answered than can be taken in")
+
     def _keep_slice(self, keeper: Keeper) -> None:
-        by_lane: dict[Lane, list[Entry]] = {}
-        for lane, entry in _take(self._queue, SLICE):
-            by_lane.setdefault(lane, []).append(entry)
-        for lane, entries in by_lane.items():
-            with self._counted(keeper, sum([entry[5] for entry in entries])):
-                keeper.keep(lane, entries)
+        for lane, group in _take(self._groups, SLICE):
+            with self._counted(keeper, group.rows):
+                keeper.keep(lane, group)
 
     def _keep_late_slice(self, keeper: Keeper) -> None:
         by_lane: dict[Lane, list[Answered]] = {}
-        for lane, answered, n_bytes in _take(self._late, LATE_SLICE):
+        for lane, answered, n_bytes in _take(self._late, SLICE):
             by_lane.setdefault(lane, []).append(answered)
             self._taken_bytes += n_bytes
         for lane, answers in by_lane.items():
@@ -249,7 +281,7 @@ class Observer:
             yield
         except Exception:
             log.exception("the prediction log stumbled")
-            keeper.lose(rows, "they could not be spelled")
+            keeper.lose(rows, UNSPELLED)
         finally:
             self._taken_rows += rows
 
@@ -265,4 +297,9 @@ class Observer:
 
 
 def _take(queue: deque[T], most: int) -> list[T]:
-    return [queue.popleft() for _ in range(min(most, len(queue)))]
+    """Some of a queue, the oldest first; somebody else may be taking from it too."""
+    taken: list[T] = []
+    with suppress(IndexError):
+        while len(taken) < most:
+            taken.append(queue.popleft())
+    return taken

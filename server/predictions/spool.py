@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 SEGMENT_BYTES: Final = 4 << 20
 SUFFIX: Final = ".rows"
 SERVERS, WRITER, HURRY = "servers.lock", "writer.lock", "hurry.lock"
-_MAGIC: Final = b"shoalsp1"
+_MAGIC: Final = b"shoalsp2"
 _HEAD: Final = struct.Struct("<8sQQQ")
 HEAD_BYTES: Final = _HEAD.size
 

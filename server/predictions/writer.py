@@ -2,13 +2,14 @@
 
     on its standard input, as JSON: `Orders`                    a descriptor passed on to it: writer.lock
     while any worker has servers.lock:
-        time to spare ──────────────────────────┐
-        somebody is in a hurry, or much waits ──┴──▶ Recorder.step: some hundred rows
+        Recorder.step: some hundred rows, when a core has nothing else to do
+        ... at the ordinary priority where somebody is in a hurry, or much waits
 
 Requests come first: on a busy core it gets what they leave (see `leisure`); what that is not enough for waits on disk.
 
 It ends by itself once no worker uses the folder and all is written, or nothing can be. Signals that stop a server are
-none of its business: the workers it serves have answers to hand over then.
+none of its business: the workers it serves have answers to hand over then. Whoever starts it holds them back until it
+has come to ignore them.
 """
 
 import json
@@ -16,19 +17,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from server.errors import StartupError
 from server.logs import set_up_logs
+from server.predictions.database import read_url
 from server.predictions.leisure import Leisure
 from server.predictions.orders import Orders
+from server.predictions.recorder import Recorder
 from server.predictions.spool import HURRY, SERVERS, is_locked, waiting_bytes
+from server.predictions.storage import StorageAway
+from server.predictions.store import PredictionStore
 
 POLL_S: Final = 0.1
-# Where time to spare is too seldom, a little is done all the same: with a busy neighbour nothing would ever be written.
-LEAST_EVERY_S: Final = 1.0
 AFTER_FAULT_S: Final = 1.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,7 +41,10 @@ log = structlog.get_logger()
 
 
 def run(
-    step: Callable[[], bool], is_due: Callable[[], bool], in_use: Callable[[], bool], has_time: Callable[[float], bool]
+    step: Callable[[], bool],
+    is_due: Callable[[], bool],
+    in_use: Callable[[], bool],
+    at_leisure: Callable[[Callable[[], bool]], bool],
 ) -> None:
     """Works as long as anybody uses the spool, and then until nothing can be done any more.
 
@@ -44,7 +52,7 @@ def run(
         step: Does a little, and tells whether there may be more to do at once.
         is_due: Whether that cannot wait.
         in_use: Whether anybody uses the spool.
-        has_time: Waits for time to spare, for so many seconds at most, and tells whether there is.
+        at_leisure: Takes a step that can wait.
     """
 
     def take_step() -> bool:
@@ -55,14 +63,8 @@ def run(
             time.sleep(AFTER_FAULT_S)
             return False
 
-    def wait_turn() -> None:
-        give_up_s = time.monotonic() + LEAST_EVERY_S
-        while not is_due() and not has_time(POLL_S) and time.monotonic() < give_up_s:
-            pass
-
     while in_use():
-        wait_turn()
-        if not take_step():
+        if not (take_step() if is_due() else at_leisure(take_step)):
             time.sleep(POLL_S)
     while take_step():
         pass
@@ -72,22 +74,19 @@ def main() -> None:
     """Does what standard input says."""
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
-    leisure = Leisure()
-    # Behind the fork: the child needs neither these nor the threads that they may start.
-    from server.predictions.database import read_url  # noqa: PLC0415
-    from server.predictions.recorder import Recorder  # noqa: PLC0415
-    from server.predictions.store import PredictionStore  # noqa: PLC0415
-
     orders = Orders(**json.load(sys.stdin))
     set_up_logs(orders.log_level, orders.log_format)
     folder = Path(orders.folder)
     store = PredictionStore(read_url(orders.url), window_rows=1)
+    with suppress(StorageAway, StartupError):  # the first step tells of it
+        store.open()  # here, because at leisure it would take half a minute on a saturated core
+    leisure = Leisure()
     recorder = Recorder(folder, store, retention_days=orders.retention_days)
 
     def is_due() -> bool:
         return is_locked(folder / HURRY) or waiting_bytes(folder) > orders.hurry_bytes
 
-    run(recorder.step, is_due, lambda: is_locked(folder / SERVERS), leisure.wait)
+    run(recorder.step, is_due, lambda: is_locked(folder / SERVERS), leisure.do)
     recorder.close()
     store.close()
     leisure.close()

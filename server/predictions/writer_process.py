@@ -6,6 +6,7 @@ lock is free again the moment that it ends, however it ends.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from server.predictions.spool import WRITER, try_lock
 BACKOFF_S: Final = (0.0, 1.0, 2.0, 5.0, 10.0)
 HEALTHY_AFTER_S: Final = 30.0
 MODULE: Final = "server.predictions.writer"
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # `server.predictions.writer` ignores them
 
 log = structlog.get_logger()
 
@@ -62,7 +64,18 @@ class WriterProcess:
 
     def _start(self, descriptor: int) -> None:
         self._started_s = self._clock()
-        self._process = subprocess.Popen(  # noqa: S603  this Python, and a module of ours
+        # The new process inherits what this thread holds back: it begins to ignore these only when Python has started.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            self._process = self._spawn(descriptor)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        assert self._process.stdin is not None
+        with self._process.stdin as orders:  # not by its command line, which everybody may read: there is a password
+            orders.write(json.dumps(asdict(self._orders)).encode())
+
+    def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603  this Python, and a module of ours
             [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -70,9 +83,6 @@ class WriterProcess:
             # Not a session of its own: with autogroups that would be a share of the processor of its own.
             process_group=0,
         )
-        assert self._process.stdin is not None
-        with self._process.stdin as orders:  # not by its command line, which everybody may read: there is a password
-            orders.write(json.dumps(asdict(self._orders)).encode())
 
     def _reap(self) -> None:
         if self._process is None or self._process.poll() is None:

@@ -24,6 +24,7 @@ from server.tls import Certificates, Tls
 from server.transports.grpc_calls import Context, abort, identify
 
 ADMIN: Final[Scope] = "admin"
+FORWARDED: Final = "x-forwarded-for"
 _OPEN_SERVICES: Final = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
 _OPEN: Final = frozenset({"/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"})
 _PREDICT: Final = {
@@ -175,7 +176,7 @@ class _Guarded:
             await self._abort(self._error, context)
 
     async def _begin(self, context: Context) -> Caller:
-        address = _address_of(context)
+        address = _address_of(context, self._guard)
         try:
             caller = await self._guard.admit(self._credentials, self._scope, address)
             self._guard.begin(caller)
@@ -187,7 +188,7 @@ class _Guarded:
 
     async def _watch(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """The messages, as long as their sender may send them, and no faster; what came before is still answered."""
-        address, first = _address_of(context), True
+        address, first = _address_of(context, self._guard), True
         async for message in requests:
             try:
                 caller = await self._guard.admit(self._credentials, self._scope, address)
@@ -213,7 +214,7 @@ class _Guarded:
 async def _abort(
     context: Context, error: ShoalError, guard: Guard, metrics: Metrics, scope: Scope, method: str
 ) -> NoReturn:
-    guard.say(error, scope, _address_of(context))
+    guard.say(error, scope, _address_of(context, guard))
     protocol = _PROTOCOLS.get(method[1:].split(".", 1)[0], "grpc")
     metrics.record(protocol, "", 0, metrics.note(error), 0.0)
     await abort(context, error, identify(context))
@@ -235,7 +236,8 @@ def _credentials_of(details: grpc.HandlerCallDetails) -> Credentials:
     return Credentials(joined.get("authorization"), joined.get("x-api-key"))
 
 
-def _address_of(context: Context) -> str:
-    """The peer's address without its port, as in `ipv4:127.0.0.1:5000` and `ipv6:%5B::1%5D:5000`."""
+def _address_of(context: Context, guard: Guard) -> str:
+    """Where a call comes from; its peer is as in `ipv4:127.0.0.1:5000` and `ipv6:%5B::1%5D:5000`."""
     address = unquote(context.peer()).partition(":")[2]
-    return address.rpartition(":")[0].strip("[]") or address
+    told = [str(value) for key, value in context.invocation_metadata() or () if key == FORWARDED]
+    return guard.address_of(address.rpartition(":")[0].strip("[]") or address, ", ".join(told))

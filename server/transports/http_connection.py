@@ -24,7 +24,7 @@ from server.service import Service
 from server.transports.http_hot import Heads, Hot, read, spell, spell_head
 from server.transports.http_inference import infer_v2, predict
 from server.transports.http_problems import spell_problem, spell_timing
-from server.transports.http_security import address_of, credentials_of_fields, run_guarded
+from server.transports.http_security import address_of, credentials_of_fields, forwarded_in, run_guarded
 from server.transports.http_shedding import SheddingHandler
 from server.transports.v2 import V2
 
@@ -156,7 +156,8 @@ class HotHandler(SheddingHandler):
             return False
         if security.guard is not None:
             credentials = credentials_of_fields(fields)
-            self._caller = security.guard.known(credentials, "predict", address_of(self.peername))
+            address = security.guard.address_of(address_of(self.peername), forwarded_in(fields))
+            self._caller = security.guard.known(credentials, "predict", address)
             return self._caller is not None
         return True
 

@@ -43,7 +43,7 @@ _SCOPES: Final[tuple[tuple[Scope, re.Pattern[str]], ...]] = (
     ("metrics", re.compile(r"GET /metrics")),
     ("predict", re.compile(r"GET /(?:model-info|example)")),
     ("predict", re.compile(r"POST /(?:predict|explain)(?:/\{model\})?")),
-    ("predict", re.compile(r"POST /feedback")),
+    ("feedback", re.compile(r"POST /feedback")),
     ("predict", re.compile(r"GET /v2")),
     ("predict", re.compile(r"GET /v2/models/stats")),
     ("predict", re.compile(rf"GET /v2/models/{_MODEL}(?:/(?:ready|config|stats))?")),
@@ -99,6 +99,15 @@ def credentials_of_fields(fields: Mapping[bytes, bytes]) -> Credentials:
         None if authorization is None else authorization.decode("latin-1"),
         None if key is None else key.decode("latin-1"),
     )
+
+
+def forwarded_in(fields: Mapping[bytes, bytes]) -> str:
+    """What a request that was read by the hot path says of its way here.
+
+    Args:
+        fields: Its headers, names in small letters, each once.
+    """
+    return fields.get(b"x-forwarded-for", b"").decode("latin-1")
 
 
 def address_of(peer: object) -> str:
@@ -179,7 +188,7 @@ class HttpSecurity:
             response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _READABLE
 
     async def _admit(self, guard: Guard, request: web.Request, scope: Scope) -> Caller:
-        address = request.remote or ""
+        address = guard.address_of(request.remote or "", ", ".join(request.headers.getall(hdrs.X_FORWARDED_FOR, [])))
         try:
             caller = await guard.admit(_credentials_of(request), scope, address)
             guard.begin(caller)

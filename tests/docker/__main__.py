@@ -2,7 +2,7 @@
 
     build ─▶ look at the images ─▶ 2 × serve behind the proxy ─▶ train ─▶ export ─▶ the same containers answer with the
     new version by HTTPS and gRPC over TLS ─▶ kill one of two under load ─▶ bring it back ─▶ move to the next release
-    under load ─▶ remove everything
+    under load ─▶ ask the prediction log for all of it ─▶ remove everything
 
 It needs a Docker engine and Compose, takes some minutes, and leaves the built images.
 """
@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,10 +23,15 @@ import grpc
 from tests.docker.clients import Https, Load, grpc_classifier, load, token
 from tests.docker.stack import ROOT, Stack, run, stack, wait_until
 
+# Both replicas log to one file of their common volume.
+LOG: Final = "sqlite:////var/lib/shoal/predictions.db"
+Counted = tuple[int, float]  # requests that were answered, and the seconds that they took together
 MAX_ABOVE_BASE_BYTES: Final = 250_000_000
 BASE: Final = "python:3.11-slim-bookworm"
 IMAGES: Final = ("shoal-serve:docker-test", "shoal-train:docker-test", "shoal-proxy:docker-test")
 PICTURE: Final = (ROOT / "docs/examples/seven.png").read_bytes
+# What a replica may lose that is killed: what it answered since it last wrote to its spool, a quarter of a second.
+LOST_WITH_A_KILL_S: Final = 0.5
 
 
 def main() -> int:
@@ -38,6 +44,8 @@ def main() -> int:
     variables = {
         "BUILD_NETWORK": arguments.build_network,
         "TRAIN_ARGS": "--epochs 4 --set filters=[8,16] --set dense_units=[32]",
+        "SHOAL_PREDICTION_LOG": LOG,
+        "SHOAL_TRUSTED_PROXIES": "172.16.0.0/12,192.168.0.0/16",
     }
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), variables) as started:
         if not arguments.no_build:
@@ -80,11 +88,14 @@ def check_stack(started: Stack) -> None:
         expect(_read_only(container), f"{container[:12]} is healthy, and its root file system read-only")
     status, _ = plain.ask("POST", "/predict", PICTURE())
     expect(status == 401, f"no token, no answer: {status}")
+    check_clients_address(started)
     check_hidden(started, bearer)
     check_answers(started, bearer, version=1)
+    check_feedback(started, bearer)
     check_new_version(started, bearer)
-    check_dying_replica(started, bearer)
-    check_next_release(started, bearer)
+    killed = check_dying_replica(started, bearer)
+    moved = check_next_release(started, bearer)
+    check_prediction_log(started, killed, moved)
     check_nobody(started, bearer)
 
 
@@ -94,6 +105,25 @@ def check_hidden(started: Stack, bearer: str) -> None:
     for path in ("/metrics", "/v2/repository/index"):
         status, _ = client.ask("POST" if "v2" in path else "GET", path)
         expect(status == 404, f"{path} is hidden behind the proxy: {status}")
+
+
+def check_clients_address(started: Stack) -> None:
+    """A refusal in the server's log has the address that the proxy saw, not the proxy's."""
+    seen = {line["client"] for line in _json_log(started.containers("proxy"))}
+    noted = {line["address"] for line in _json_log(started.containers("serve")) if line.get("event") == "refused"}
+    expect(bool(noted) and noted <= seen, f"refusals are of the clients that the proxy saw: {noted} of {seen}")
+
+
+def check_feedback(started: Stack, bearer: str) -> None:
+    """What was answered is in the log, whichever replica is asked; saying what was right takes a scope of its own."""
+    asked = Https(started, bearer).ask("POST", "/predict", PICTURE())[1]
+    said = json.dumps({"request_id": asked["request_id"], "label": asked["labels"][0]}).encode()
+    status, _ = Https(started, bearer).ask("POST", "/feedback", said)
+    expect(status == 403, f"feedback takes the scope feedback: {status}")
+    judge = Https(started, token(started, "feedback"))
+    for _ in range(2):
+        status, told = judge.ask("POST", "/feedback", said)
+        expect(status == 200 and told["correct"] == 1, f"feedback on what was answered is taken: {status} {told}")
 
 
 def check_answers(started: Stack, bearer: str, version: int) -> None:
@@ -129,9 +159,9 @@ def check_new_version(started: Stack, bearer: str) -> None:
     expect(started.containers("serve") == before, "the same containers served all the time")
 
 
-def check_dying_replica(started: Stack, bearer: str) -> None:
+def check_dying_replica(started: Stack, bearer: str) -> Counted:
     """SIGKILL for one of two replicas under load, and its return: no request fails."""
-    victim = started.containers("serve")[0]
+    victim, began_s = started.containers("serve")[0], time.monotonic()
     with load(started, bearer, PICTURE()) as (by_https, by_grpc):
         wait_until("the load is under way", lambda: min(by_https.answered, by_grpc.answered) > 50)
         run(["docker", "kill", victim])
@@ -146,12 +176,13 @@ def check_dying_replica(started: Stack, bearer: str) -> None:
     say(f"the proxy sent {retried} requests to the other replica")
     answering = {line["replica"] for line in _proxy_log(started)[-200:]}
     expect(len([one for one in answering if one.endswith(":8000")]) == 2, f"both replicas answer again: {answering}")
+    return by_https.answered + by_grpc.answered, time.monotonic() - began_s
 
 
-def check_next_release(started: Stack, bearer: str) -> None:
+def check_next_release(started: Stack, bearer: str) -> Counted:
     """`deploy/blue-green.sh` takes back a release that is not fit, and moves over to one that is, under load."""
     run(["docker", "tag", IMAGES[0], "shoal-serve:docker-test-next"])
-    before = started.containers("serve")
+    before, began_s = started.containers("serve"), time.monotonic()
     with load(started, bearer, PICTURE()) as (by_https, by_grpc):
         say("tries to move to a release whose p99 is said to be too slow")
         try:
@@ -171,6 +202,20 @@ def check_next_release(started: Stack, bearer: str) -> None:
     expect(images == {"shoal-serve:docker-test-next"}, f"the next release serves: {images}")
     expect(not started.containers("serve-next"), "nothing is left beside it")
     check_answers(started, bearer, version=2)
+    return by_https.answered + by_grpc.answered, time.monotonic() - began_s
+
+
+def check_prediction_log(started: Stack, killed: Counted, moved: Counted) -> None:
+    """All that was answered is in the log, but for the last moments of the replica that was killed."""
+    answered, may_lack = killed[0] + moved[0], round(killed[0] / killed[1] * LOST_WITH_A_KILL_S)
+    wait_until("what waits is written", lambda: logged(started) >= answered - may_lack, limit_s=60)
+    say(f"{logged(started)} predictions are in the log, {answered} and some more were answered")
+
+
+def logged(started: Stack) -> int:
+    """How many predictions the log has."""
+    report = ["python", "-m", "server", "report", "--database", LOG]
+    return int(json.loads(run(["docker", "exec", started.containers("serve")[0], *report]))["predictions"])
 
 
 def check_nobody(started: Stack, bearer: str) -> None:
@@ -232,8 +277,13 @@ def _size_bytes(image: str) -> int:
 
 
 def _proxy_log(started: Stack) -> list[dict[str, str]]:
-    lines = run(["docker", "logs", started.containers("proxy")[0]]).splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    return _json_log(started.containers("proxy"))
+
+
+def _json_log(containers: Sequence[str]) -> list[dict[str, str]]:
+    # Our servers log to standard error, nginx to standard output.
+    told = [run(["sh", "-c", f"docker logs {container} 2>&1"]) for container in containers]
+    return [json.loads(line) for line in "".join(told).splitlines() if line.startswith("{")]
 
 
 if __name__ == "__main__":

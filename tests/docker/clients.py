@@ -56,7 +56,7 @@ class Https:
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         """Status and answer; an answer that is no JSON is its bytes."""
-        kind = {"Content-Type": "image/png"} if body else {}
+        kind = {"Content-Type": "application/json" if body.startswith(b"{") else "image/png"} if body else {}
         self._connection.request(method, path, body, {**self._headers, **kind})
         answer = self._connection.getresponse()
         text = answer.read()

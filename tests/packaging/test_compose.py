@@ -57,6 +57,12 @@ def test_every_setting_of_the_server_is_handed_on() -> None:
     assert environment("serve-gpu").keys() == expected | {"SHOAL_PROVIDERS"}
 
 
+def test_answers_wait_for_their_database_on_the_volume_and_not_in_memory() -> None:
+    spool = environment("serve")["SHOAL_PREDICTION_LOG_SPOOL"]
+    assert spool == "${SHOAL_PREDICTION_LOG_SPOOL:-/var/lib/shoal/spool}"
+    assert any(volume.endswith(":/var/lib/shoal") for volume in SERVICES["serve"]["volumes"])
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_our_containers_may_do_nothing_that_they_need_not(name: str) -> None:
     service = SERVICES[name]

@@ -152,6 +152,14 @@ def test_the_settings_are_the_servers(built: dict[str, list[Manifest]], overlay:
     assert settings_of(built[overlay]).providers == (("cuda",) if overlay == "overlays/gpu" else ("cpu",))
 
 
+@pytest.mark.parametrize("overlay", SERVING)
+def test_a_database_that_is_away_does_not_fill_the_pods_disk(built: dict[str, list[Manifest]], overlay: str) -> None:
+    settings, pod = settings_of(built[overlay]), one(built[overlay], "Deployment")["spec"]["template"]["spec"]
+    tmp = next(volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "tmp")
+    workers = settings.workers or int(pod["containers"][0]["resources"]["limits"]["cpu"])
+    assert 2 * workers * settings.prediction_log_spool_bytes <= int(tmp["sizeLimit"].removesuffix("Mi")) << 20
+
+
 def test_the_probes_ask_what_the_server_answers(built: dict[str, list[Manifest]]) -> None:
     container = one(built["overlays/cpu"], "Deployment")["spec"]["template"]["spec"]["containers"][0]
     paths = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
@@ -163,6 +171,8 @@ def test_a_gpu_is_asked_for_where_the_provider_is_cuda(built: dict[str, list[Man
     container = one(built["overlays/gpu"], "Deployment")["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert container["image"].endswith("-gpu")
+    settings = settings_of(built["overlays/gpu"])
+    assert (settings.workers, settings.decode_threads) == (1, int(container["resources"]["limits"]["cpu"]) - 1)
 
 
 def test_models_come_from_the_volume_or_are_pulled_never_both(built: dict[str, list[Manifest]]) -> None:

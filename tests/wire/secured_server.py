@@ -42,6 +42,7 @@ class Secured:
     issuer: Issuer
     keys: dict[str, str]  # by name
     key_file: Path
+    revoked_file: Path
 
     def bearer(self, token: str) -> Headers:
         return {"Authorization": f"Bearer {token}"}
@@ -52,6 +53,7 @@ def run_secured(folder: Path, grpc_host: str = "grpcio") -> Iterator[Secured]:
     made = {name: make_key(name, scopes) for name, scopes in KEYS.items()}
     (folder / "keys").write_text("# of the tests\n" + "".join(f"{line}\n" for _, line in made.values()))
     (folder / "secret").write_text(f"{SECRET}\n")
+    (folder / "revoked").write_text("# of the tests\n")
     with serve_issuer() as issuer:
         flags = {
             "--jwt-key-file": folder / "secret",
@@ -60,6 +62,7 @@ def run_secured(folder: Path, grpc_host: str = "grpcio") -> Iterator[Secured]:
             "--jwt-issuer": ISSUER,
             "--jwt-audience": AUDIENCE,
             "--jwt-leeway-s": 0,
+            "--jwt-revoked": folder / "revoked",
             "--api-keys": folder / "keys",
             "--model-control": "explicit",
             "--preload": "grey",
@@ -68,10 +71,11 @@ def run_secured(folder: Path, grpc_host: str = "grpcio") -> Iterator[Secured]:
         }
         given = [text for flag, value in flags.items() for text in (flag, str(value))]
         with run_server(folder / "models", folder / "server", *given) as server:
-            yield Secured(server, issuer, {name: key for name, (key, _) in made.items()}, folder / "keys")
+            keys = {name: key for name, (key, _) in made.items()}
+            yield Secured(server, issuer, keys, folder / "keys", folder / "revoked")
 
 
-KEYS = {"ci": ["predict"], "boss": ["predict", "admin"], "prometheus": ["metrics"]}
+KEYS = {"ci": ["predict"], "boss": ["predict", "admin"], "prometheus": ["metrics"], "judge": ["feedback"]}
 
 
 # ---- one way to ask for each door: they answer 200, 401 or 403 ----

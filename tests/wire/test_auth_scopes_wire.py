@@ -60,6 +60,16 @@ def test_a_token_is_refused_once_its_key_has_been_rotated_out(secured: Secured, 
     assert door(server, secured.bearer(issuer.sign("rsa"))) == 200
 
 
+@pytest.mark.parametrize("door", [by_http, by_grpc, by_v2_grpc_stream], ids=lambda door: door.__name__)
+def test_a_single_token_is_taken_back_while_the_server_runs(secured: Secured, door: Door) -> None:
+    stolen = secured.bearer(secured.issuer.sign("rsa", jti=f"stolen-{door.__name__}"))
+    assert door(secured.server, stolen) == 200
+    with secured.revoked_file.open("a") as file:
+        file.write(f"stolen-{door.__name__}\n")
+    wait_until(lambda: door(secured.server, stolen) == 401, "the token is refused, and who showed it forgotten")
+    assert door(secured.server, secured.bearer(secured.issuer.sign("rsa"))) == 200
+
+
 def test_an_api_key_is_added_and_taken_back_while_the_server_runs(secured: Secured) -> None:
     key, line = make_key("visitor", ["predict"])
     before = secured.key_file.read_text()
@@ -129,6 +139,15 @@ def test_settings_take_the_scope_admin(secured: Secured, path: str) -> None:
     with Http(secured.server.http_port) as http:
         assert http.get(path, **{"X-API-Key": secured.keys["ci"]}).status == 403
         assert http.get(path, **{"X-API-Key": secured.keys["boss"]}).status == 200
+
+
+def test_feedback_takes_its_own_scope(secured: Secured) -> None:
+    said = b'{"request_id": "never-asked", "label": "bright"}'
+    with Http(secured.server.http_port) as http:
+        assert http.ask("POST", "/feedback", said, {"X-API-Key": secured.keys["boss"]}).status == 403
+        # It may, but nothing is logged here.
+        assert http.ask("POST", "/feedback", said, {"X-API-Key": secured.keys["judge"]}).status == 404
+        assert http.predict(PICTURE, X_API_Key=secured.keys["judge"]).status == 403
 
 
 def test_metrics_take_their_own_scope(secured: Secured) -> None:

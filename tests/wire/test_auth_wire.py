@@ -99,6 +99,10 @@ def without_an_expiry(secured: Secured) -> Headers:
     return secured.bearer(secured.issuer.sign("ec", exp=None))
 
 
+def without_an_id(secured: Secured) -> Headers:
+    return secured.bearer(secured.issuer.sign("ec", jti=None))
+
+
 def not_yet_valid(secured: Secured) -> Headers:
     return secured.bearer(secured.issuer.sign("ed", nbf=int(time.time()) + 60))
 
@@ -163,6 +167,7 @@ REFUSED = [
     of_another_issuer,
     expired,
     without_an_expiry,
+    without_an_id,
     not_yet_valid,
     the_public_key_as_a_secret,
     the_algorithm_of_another_key,

@@ -1,5 +1,6 @@
 """Tokens and keys of an issuer that tests play, and what a server needs to check them."""
 
+import itertools
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ ISSUER: Final = "https://issuer.example"
 AUDIENCE: Final = "shoal-test"
 SECRET: Final = "0123456789abcdef0123456789abcdef-hs256"
 RSA: Final = "RS256"
+_numbers: Final = itertools.count()
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -36,6 +38,7 @@ def claims(**changes: Any) -> dict[str, Any]:
     """Those of a token that is valid now; a change to None takes one away."""
     now_s = int(time.time())
     told = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": now_s, "exp": now_s + 300, "scope": "predict"}
+    told["jti"] = f"made-{next(_numbers)}"
     return {name: value for name, value in (told | changes).items() if value is not None}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from server.predictions import database
 from server.predictions.answers import Answered, Entry, digests_at_once, lane_of
+from server.predictions.blocks import Group, group_answers
 from server.predictions.storage import Batch, Gap, Input, Row, Version
 from server.predictions.store import PredictionStore
 from server.tensors import InferRequest, TensorSpec
@@ -69,6 +70,12 @@ def entry(*images: bytes, name: str = "id", client: str = "", output: NDArray[An
     digests = digests_at_once(images, {}, len(images))
     assert digests is not None
     return (1000.5, name, client, "http", 0.0125, len(images), digests, output)
+
+
+def group(*entries: Entry) -> Group:
+    """Answers of one form, as the log takes them in."""
+    (made,) = group_answers(entries)
+    return made
 
 
 class FakeStorage:

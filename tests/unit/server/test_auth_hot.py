@@ -10,7 +10,8 @@ import pytest
 from server.auth import Authenticator, Caller, Credentials, caller_name
 from server.auth_guard import Guard
 from server.errors import Unauthenticated
-from server.predictions.answers import Entry, Lane
+from server.predictions.answers import Lane
+from server.predictions.blocks import Group, pack_rows, unpack, unpack_rows
 from server.predictions.observer import Observer
 from server.rate_limit import Limits, RateTable
 from server.security import Security
@@ -210,8 +211,9 @@ def test_the_prediction_log_hears_who_asked() -> None:
         def __init__(self) -> None:
             self.clients: list[str] = []
 
-        def keep(self, lane: Lane, entries: Sequence[Entry]) -> None:
-            self.clients += [client for _, _, client, *_ in entries]
+        def keep(self, lane: Lane, group: Group) -> None:
+            (block,) = unpack(pack_rows(group, 0, 0))
+            self.clients += unpack_rows(block.payload).clients
 
         def keep_late(self, lane: Lane, answers: Sequence[Any]) -> None:
             pass

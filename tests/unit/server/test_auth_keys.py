@@ -144,7 +144,7 @@ def test_the_command_prints_both_where_no_file_is_named(capsys: pytest.CaptureFi
         (["keys", "new", "a b"], "error: expected a name of 1 to 64 letters"),
         (
             ["keys", "new", "x", "--scopes", "all"],
-            "error: --scopes: expected scopes of predict, admin, metrics, received all",
+            "error: --scopes: expected scopes of predict, feedback, admin, metrics, received all",
         ),
         (["keys", "new", "x", "--file", "/nowhere/keys"], "error: --file: expected a file that can be written"),
     ],

@@ -1,6 +1,6 @@
 """Which route and which method takes which scope: every one that is served, named here."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -8,6 +8,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from protos import classifier_pb2 as pb
 from protos import inference_pb2 as v2
 from protos import tensorflow_serving_pb2 as tf
+from server.auth import Scope
 from server.transports import grpc_security, http_security
 from server.transports.http_docs import DOCS_ROUTES
 from server.transports.http_explain import EXPLAIN_ROUTES
@@ -47,11 +48,15 @@ def test_metrics_have_a_scope_of_their_own() -> None:
     assert routes_of("metrics") == {"GET /metrics"}
 
 
+def test_who_may_ask_need_not_be_who_may_say_what_was_right() -> None:
+    assert routes_of("feedback") == {"POST /feedback"}
+
+
 def test_all_else_takes_the_scope_predict() -> None:
     named = routes_of("predict")
     assert {"POST /predict", "POST /explain/{model}", "GET /model-info", "GET /v1/models", "GET /v2"} <= named
     assert all(":predict" not in path or path in named for path in (f"{r.method} {r.path}" for r in SERVED))
-    assert len(SERVED) == sum(len(routes_of(scope)) for scope in (None, "predict", "admin", "metrics"))
+    assert len(SERVED) == sum(len(routes_of(scope)) for scope in (None, *get_args(Scope)))
 
 
 @pytest.mark.parametrize(

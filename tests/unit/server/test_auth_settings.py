@@ -36,6 +36,11 @@ def opened(check: Callable[[Any], Awaitable[None]] | None = None, **given: Any) 
         ({"jwks": "https://issuer.example/jwks"}, "--jwt-audience: expected one with --jwks"),
         ({"jwt_issuer": "https://issuer.example"}, "--jwks, --jwt-key-file: expected one of them"),
         ({"jwt_audience": "shoal"}, "--jwks, --jwt-key-file: expected one of them"),
+        ({"jwt_revoked": "none"}, "--jwks, --jwt-key-file: expected one of them"),
+        (
+            {"jwt_revoked": "none", "jwks": "https://issuer.example/jwks", "jwt_audience": "a"},
+            "--jwt-revoked: expected a file that can be read",
+        ),
         (
             {"jwks": "http://issuer.example/jwks", "jwt_audience": "a"},
             "--jwks: expected a file or a URL that begins with",

@@ -14,15 +14,15 @@ import pytest
 import structlog
 
 from server.predictions import log as log_module
-from server.predictions.answers import Answered, Entry, Lane, lane_of
-from server.predictions.blocks import pack_rows, pack_version
+from server.predictions.answers import Answered, Lane, lane_of
+from server.predictions.blocks import Group, pack_rows, pack_version, unpack, unpack_rows
 from server.predictions.log import FULL, LogStatistics, PredictionLog
 from server.predictions.observer import SAMPLED, SAMPLED_PIXELS, Observer
 from server.predictions.recorder import Recorder
 from server.predictions.spool import HURRY, SERVERS, Segment, is_locked, new_origin, segments
 from server.predictions.storage import Batch, StorageRefused, Version
 from server.tensors import InferRequest
-from tests.unit.server.prediction_factory import GREY, LANE, Clock, FakeStorage, FakeWriter, entry, model
+from tests.unit.server.prediction_factory import GREY, LANE, Clock, FakeStorage, FakeWriter, entry, group, model
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_rows_go_through_the_spool_with_their_version(
     tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
 ) -> None:
     log = make_log(tmp_path, writer, clock)
-    log.keep(LANE, [entry(b"x", name="1"), entry(b"y", b"z", name="2")])
+    log.keep(LANE, group(entry(b"x", name="1"), entry(b"y", b"z", name="2")))
     assert log.statistics().pending == 3
     log.flush()
-    log.keep(LANE, [entry(b"x", name="3")])
+    log.keep(LANE, group(entry(b"x", name="3")))
     log.flush()
     assert log.statistics() == LogStatistics(written=0, dropped=0, pending=4)
     drain(tmp_path, storage, clock)
@@ -77,7 +77,7 @@ def test_a_full_file_is_followed_by_another_that_names_its_versions_again(
     monkeypatch.setattr(log_module, "SEGMENT_BYTES", 1000)
     log = make_log(tmp_path, writer, clock)
     for number in range(50):
-        log.keep(LANE, [entry(b"x", name=str(number))])
+        log.keep(LANE, group(entry(b"x", name=str(number))))
         log.flush()
     assert len(segments(tmp_path)) > 3
     drain(tmp_path, storage, clock)
@@ -94,7 +94,7 @@ def test_what_is_over_the_bound_is_dropped_told_and_made_a_gap(
     log = make_log(tmp_path, writer, clock, max_bytes=5000)
     with structlog.testing.capture_logs() as events:
         for _ in range(40):
-            log.keep(LANE, [entry(b"x")])
+            log.keep(LANE, group(entry(b"x")))
             log.flush()
             clock.now_s += 0.1
     kept = log.statistics().pending
@@ -103,7 +103,7 @@ def test_what_is_over_the_bound_is_dropped_told_and_made_a_gap(
     assert sum(path.stat().st_size for path in segments(tmp_path)) <= 5000
     assert [(event["event"], event["reason"]) for event in events] == [("predictions were not logged", FULL)], "once"
     drain(tmp_path, storage, clock)
-    log.keep(LANE, [entry(b"y", name="after")])
+    log.keep(LANE, group(entry(b"y", name="after")))
     log.flush()
     drain(tmp_path, storage, clock)
     assert [row[2] for row in storage.rows][kept:] == ["after"]
@@ -116,7 +116,7 @@ def test_a_full_disk_costs_what_it_does_not_hold_and_nothing_else(
 ) -> None:
     log, two = make_log(tmp_path, writer, clock), model("other")
     other = lane_of(two)
-    log.keep(LANE, [entry(b"x", name="before")])
+    log.keep(LANE, group(entry(b"x", name="before")))
     log.flush()
     write = os.pwrite
     written: list[int] = []
@@ -130,12 +130,12 @@ def test_a_full_disk_costs_what_it_does_not_hold_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr("server.predictions.spool.os.pwrite", write_a_little)
         size = segments(tmp_path)[0].stat().st_size
-        log.keep(other, [entry(b"x"), entry(b"x")])
+        log.keep(other, group(entry(b"x"), entry(b"x")))
         with structlog.testing.capture_logs() as events:
             log.flush()
         assert segments(tmp_path)[0].stat().st_size == size, "what was written of it is taken back"
     assert events[0]["reason"] == "the spool cannot be written: No space left on device"
-    log.keep(other, [entry(b"x", name="after")])
+    log.keep(other, group(entry(b"x", name="after")))
     log.flush()
     drain(tmp_path, storage, clock)
     assert [(row[2], row[6]) for row in storage.rows] == [("before", "grey"), ("after", "other")]
@@ -147,7 +147,7 @@ def test_rows_that_the_database_refuses_count_as_dropped(
     tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
 ) -> None:
     log = make_log(tmp_path, writer, clock)
-    log.keep(LANE, [entry(b"x")])
+    log.keep(LANE, group(entry(b"x")))
     log.flush()
     storage.fails = StorageRefused("value too long")
     drain_until_refused(tmp_path, storage, clock)
@@ -171,7 +171,7 @@ def test_a_stop_waits_until_all_is_written_and_leaves_nothing_behind(
     tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
 ) -> None:
     log = make_log(tmp_path, writer, clock)
-    log.keep(LANE, [entry(b"x")])
+    log.keep(LANE, group(entry(b"x")))
     hurried = []
 
     def work() -> None:
@@ -194,7 +194,7 @@ def test_what_a_stop_cannot_wait_for_is_written_at_the_next_start(
     tmp_path: Path, storage: FakeStorage, writer: FakeWriter, clock: Clock
 ) -> None:
     log = make_log(tmp_path, writer, clock)
-    log.keep(LANE, [entry(b"x", b"y")])
+    log.keep(LANE, group(entry(b"x", b"y")))
     with structlog.testing.capture_logs() as events:
         log.finish(within_s=4)
     assert 103.9 < clock.now_s < 104.1
@@ -210,7 +210,7 @@ def test_what_a_stop_cannot_wait_for_is_written_at_the_next_start(
 def test_a_killed_worker_loses_no_more_than_it_had_not_written(
     tmp_path: Path, storage: FakeStorage, clock: Clock
 ) -> None:
-    content = b"".join(pack_rows([entry(b"x")], 0, 0))
+    content = pack_rows(group(entry(b"x")), 0, 0)
     segment = Segment(tmp_path, f"{new_origin()}.000001")
     segment.append(pack_version(LANE, 0) + content, 1)
     segment.append(content[:-1], 1)
@@ -233,19 +233,20 @@ class FakeKeeper:
     """Remembers what it was given."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.names: list[str] = []
         self.late: list[Answered] = []
         self.lost: list[tuple[int, str]] = []
         self.finished: list[float] = []
         self.fails = False
         self.thread: threading.Thread | None = None
 
-    def keep(self, lane: Lane, entries: Sequence[Entry]) -> None:
+    def keep(self, lane: Lane, group: Group) -> None:
         if self.fails:
             raise RuntimeError("broken")
         assert lane.model == "grey"
         self.thread = threading.current_thread()
-        self.entries += entries
+        (block,) = unpack(pack_rows(group, 0, 0))
+        self.names += unpack_rows(block.payload).ids
 
     def keep_late(self, lane: Lane, answers: Sequence[Answered]) -> None:
         assert lane.model == "grey"
@@ -287,7 +288,7 @@ def test_what_was_answered_before_a_close_is_kept_in_order_off_the_loop() -> Non
         assert observer.waiting_rows == 0
 
     asyncio.run(main())
-    assert [int(name) for _, name, *_ in keeper.entries] == list(range(1000))
+    assert [int(name) for name in keeper.names] == list(range(1000))
     assert keeper.finished == [4.0]
     assert keeper.thread is not threading.main_thread()
 
@@ -299,11 +300,11 @@ def test_what_is_over_the_bounds_is_dropped_and_counted(bounds: dict[str, Any], 
     for _ in range(5):
         give(observer, bytes(size), n)
     observer._tick()
-    assert len(keeper.entries) + len(keeper.late) == 2
+    assert len(keeper.names) + len(keeper.late) == 2
     assert keeper.lost == [(3 * n, "more was answered than can be taken in")]
     give(observer, bytes(size), n)  # there is room again
     observer._tick()
-    assert len(keeper.entries) + len(keeper.late) == 3
+    assert len(keeper.names) + len(keeper.late) == 3
     assert len(keeper.lost) == 1
 
 
@@ -332,7 +333,7 @@ def test_a_fault_costs_its_answers_and_never_the_thread() -> None:
     keeper.fails = False
     give(observer, b"y", name="next")
     observer._tick()
-    assert [name for _, name, *_ in keeper.entries] == ["next"]
+    assert keeper.names == ["next"]
 
 
 def test_a_watcher_sees_a_bounded_sample_of_each_tick() -> None:
@@ -358,7 +359,7 @@ def test_a_watcher_that_stumbles_is_not_in_the_logs_way() -> None:
     give(observer, b"x")
     with structlog.testing.capture_logs() as events:
         observer._tick()
-    assert len(keeper.entries) == 1
+    assert len(keeper.names) == 1
     assert [event["log_level"] for event in events] == ["error"]
 
 
@@ -380,7 +381,9 @@ def test_a_version_that_has_gone_is_not_kept_alive_nor_mistaken_for_another() ->
     known = weakref.ref(gone)
     del gone
     assert known() is None
-    lane = next(iter(observer._lanes.values()))
-    observer._lanes = {id(GREY): lane}  # the number of one that has gone is used again
-    give(observer, b"x")
-    assert [one.source() for one in observer._lanes.values()] == [GREY]
+    line = next(iter(observer._lines.values()))
+    observer._lines = {id(GREY): line}  # the number of one that has gone is used again
+    give(observer, b"x", name="next")
+    assert [one.lane.source() for one in observer._lines.values()] == [GREY]
+    observer._tick()
+    assert keeper.names == ["", "next"], "what it answered is not lost with it"

@@ -14,7 +14,7 @@ from server.predictions.recorder import Recorder
 from server.predictions.records import SEQUENCE_BITS
 from server.predictions.spool import Segment, new_origin, segments
 from server.predictions.storage import Batch, Gap, StorageAway, StorageRefused
-from tests.unit.server.prediction_factory import LANE, Clock, FakeStorage, entry
+from tests.unit.server.prediction_factory import LANE, Clock, FakeStorage, entry, group
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ class Worker:
         self.rows = 0
 
     def answer(self, *names: str) -> None:
-        for block in pack_rows([entry(b"x", name=name) for name in names], 0, self.rows):
-            self.segment.append(block, len(names))
+        answers = group(*[entry(b"x", name=name) for name in names])
+        self.segment.append(pack_rows(answers, 0, self.rows), len(names))
         self.rows += len(names)
 
 
@@ -166,8 +166,8 @@ def test_a_large_request_is_written_in_several_transactions(
     tmp_path: Path, recorder: Recorder, storage: FakeStorage
 ) -> None:
     worker = Worker(tmp_path)
-    for block in pack_rows([entry(*[b"x"] * (2 * PORTION_ROWS + 1))], 0, 0):
-        worker.segment.append(block, 2 * PORTION_ROWS + 1)
+    answer = group(entry(*[b"x"] * (2 * PORTION_ROWS + 1)))
+    worker.segment.append(pack_rows(answer, 0, 0), answer.rows)
     drain(recorder)
     assert [len(batch.rows) for batch in storage.batches] == [PORTION_ROWS, PORTION_ROWS, 1]
     assert worker.segment.progress().written_rows == 2 * PORTION_ROWS + 1

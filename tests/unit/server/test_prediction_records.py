@@ -9,19 +9,32 @@ import numpy as np
 import pytest
 
 from server.predictions.answers import Answered, Entry, Lane, digest_of, digests_at_once, lane_of
-from server.predictions.blocks import GAP, ROWS, VERSION, pack_gap, pack_rows, pack_version, unpack, unpack_gap
+from server.predictions.blocks import (
+    GAP,
+    ROWS,
+    VERSION,
+    group_answers,
+    pack_gap,
+    pack_rows,
+    pack_version,
+    unpack,
+    unpack_gap,
+)
 from server.predictions.blocks import unpack_rows as read_rows
 from server.predictions.contents import entry_of
 from server.predictions.records import SEQUENCE_BITS, inputs_of, read_version, spell_rows
 from server.predictions.storage import Gap, Input, Row
-from tests.unit.server.prediction_factory import LANE, answered, entry, model
+from tests.unit.server.prediction_factory import LANE, answered, entry, group, model
 
 
 def spell(
     entries: Sequence[Entry], lane: Lane = LANE, inputs: Sequence[Input] = ()
 ) -> tuple[list[Row], dict[str, Input]]:
     """What the database gets of entries, by way of the spool's bytes."""
-    content = pack_version(lane, 3) + b"".join(pack_rows(entries, 3, 5, inputs))
+    content, first = pack_version(lane, 3), 5
+    for made in group_answers(entries, inputs):
+        content += pack_rows(made, 3, first)
+        first += made.rows
     rows: list[Row] = []
     kept: dict[str, Input] = {}
     told = {}
@@ -82,6 +95,11 @@ def test_what_is_no_classifier_has_no_label() -> None:
         "v": ("bright", 0.7, False),
     }
     assert sorted(number for number, *_ in told.values()) == [5, 6, 7, 8, 9]
+
+
+def test_boxes_are_no_probabilities_though_there_are_as_many_as_requests() -> None:
+    none, two = np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)
+    assert [row[10] for row in spell([entry(b"x", output=none), entry(b"y", output=two)])[0]] == ["", ""]
 
 
 @pytest.mark.parametrize("classes", [9, 1000])
@@ -163,7 +181,7 @@ def test_half_a_character_in_a_name_does_not_cost_the_others() -> None:
 
 def test_what_is_damaged_ends_the_reading_and_no_earlier() -> None:
     gap = Gap(1.5, 2.5, 7, "away")
-    first, second = pack_gap(gap), b"".join(pack_rows([entry(b"x")], 0, 0))
+    first, second = pack_gap(gap), pack_rows(group(entry(b"x")), 0, 0)
     assert [block.kind for block in unpack(first + second)] == [GAP, ROWS]
     assert unpack_gap(next(unpack(first)).payload) == gap
     for broken in (second[:-1], second[:5], second[:-1] + b"!", b"XX" + second[2:]):

@@ -25,7 +25,7 @@ from server.predictions.storage import (
 )
 from server.predictions.store import PredictionStore
 from server.report import read_report, run_report
-from tests.unit.server.prediction_factory import LANE, NOW_S, count, entry, fill, opened
+from tests.unit.server.prediction_factory import LANE, NOW_S, count, entry, fill, group, opened
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,8 +118,8 @@ def test_all_that_waits_is_read_twice_and_no_more(monkeypatch: pytest.MonkeyPatc
 
 def test_feedback_finds_what_still_waits_in_the_spool(store: PredictionStore, file: Path, tmp_path: Path) -> None:
     segment = Segment(tmp_path, f"{new_origin()}.000001")
-    entries = [entry(b"x", name="1"), entry(b"y", b"z", name="2"), entry(b"u", name="3")]
-    segment.append(b"".join([pack_version(LANE, 0), *pack_rows(entries, 0, 0)]), 4)
+    answers = group(entry(b"x", name="1"), entry(b"y", b"z", name="2"), entry(b"u", name="3"))
+    segment.append(pack_version(LANE, 0) + pack_rows(answers, 0, 0), 4)
     desk = FeedbackDesk(Finder(store, tmp_path), wait_s=0)
     given = [Feedback("2", "dark", position=1), Feedback("3", "bright"), Feedback("2", "dark", position=2)]
     assert take(desk, *given) == (2, 1, 1)

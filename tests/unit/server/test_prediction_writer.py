@@ -1,9 +1,8 @@
 """The writer as a process: when it works, who starts it, what becomes of it."""
 
+import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -13,13 +12,13 @@ import pytest
 import structlog
 
 from server.predictions.blocks import pack_rows, pack_version
+from server.predictions.leisure import LEAST_NICE, Leisure
 from server.predictions.orders import Orders
 from server.predictions.spool import SERVERS, WRITER, Segment, is_locked, new_origin, segments, sharing
-from server.predictions.writer import run
+from server.predictions.writer import POLL_S, run
 from server.predictions.writer_process import WriterProcess
-from tests.unit.server.prediction_factory import LANE, entry
+from tests.unit.server.prediction_factory import LANE, entry, group
 
-ROOT = Path(__file__).parents[3]
 WITHIN_S = 30
 
 
@@ -33,89 +32,59 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 # ---- when it works ----
 
 
-# In a process of its own: to fork one that has threads, as a test runner may, is asking for trouble.
-ASKING = """
-import os, signal
-from server.predictions.leisure import Leisure
+def test_leisure_is_a_thread_of_the_lowest_priority() -> None:
+    leisure, ordinary = Leisure(), os.sched_getscheduler(0)
+    scheduled: list[int] = []
 
-leisure = Leisure()
-child = leisure._child
-print(leisure.wait(30.0), leisure.wait(30.0))
-print(os.sched_getscheduler(child) == os.SCHED_IDLE, len(os.listdir(f"/proc/{child}/fd")))
-os.kill(child, signal.SIGSTOP)
-os.waitpid(child, os.WUNTRACED)
-print([leisure.wait(0.0) for _ in range(3)])
-os.kill(child, signal.SIGCONT)
-print(leisure.wait(30.0), leisure.wait(30.0))
-leisure.close()
-print(os.path.exists(f"/proc/{child}"))
+    def work() -> bool:
+        scheduled.append(os.sched_getscheduler(0))
+        return True
 
-leisure = Leisure()
-os.kill(leisure._child, signal.SIGKILL)
-try:
-    while leisure.wait(30.0):
-        pass
-except BrokenPipeError:
-    print("ended")
-"""
+    assert leisure.do(work)
+    assert not leisure.do(lambda: False)
+    leisure.close()
+    assert scheduled == [os.SCHED_IDLE] != [ordinary]
+    assert os.sched_getscheduler(0) == ordinary, "what is due has the ordinary priority"
 
 
-@pytest.mark.slow  # starts a process
-def test_a_child_of_the_lowest_priority_tells_of_spare_time() -> None:
-    ended = subprocess.run([sys.executable, "-c", ASKING], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines() == [
-        "True True",
-        "True 2",  # it has its two pipes open, and above all no lock
-        "[False, False, False]",
-        "True True",  # it was asked once meanwhile, not three times
-        "False",
-        "ended",  # and with it the writer, of which a worker starts another
-    ]
+def test_where_that_is_not_allowed_it_is_as_low_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
 
-
-class FakeLeisure:
-    """Says what it is told to say."""
-
-    def __init__(self) -> None:
-        self.has_time = True
-        self.asked = 0
-
-    def wait(self, within_s: float) -> bool:
-        self.asked += 1
-        return self.has_time
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    leisure, ordinary = Leisure(), os.getpriority(os.PRIO_PROCESS, 0)
+    assert leisure.do(lambda: os.getpriority(os.PRIO_PROCESS, 0) == LEAST_NICE)
+    leisure.close()
+    assert os.getpriority(os.PRIO_PROCESS, 0) == ordinary
 
 
 @pytest.fixture
-def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The writer's clock, which its sleeps and looks move on."""
-    now_s = [0.0]
-
-    def monotonic() -> float:
-        now_s[0] += 0.1
-        return now_s[0]
-
-    monkeypatch.setattr("server.predictions.writer.time.monotonic", monotonic)
-    monkeypatch.setattr("server.predictions.writer.time.sleep", lambda seconds: None)
-    return now_s
+def asleep_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the writer has slept; nobody waits for it."""
+    asleep_s: list[float] = []
+    monkeypatch.setattr("server.predictions.writer.time.sleep", asleep_s.append)
+    return asleep_s
 
 
-@pytest.mark.parametrize(("is_due", "has_time", "asked"), [(False, True, 3), (True, False, 0), (False, False, 30)])
-def test_it_waits_for_spare_time_unless_it_is_due_and_never_for_long(
-    now_s: list[float], *, is_due: bool, has_time: bool, asked: int
-) -> None:
-    leisure, steps = FakeLeisure(), []
-    leisure.has_time = has_time
+@pytest.mark.parametrize("is_due", [True, False])
+def test_what_is_not_due_is_done_at_leisure(asleep_s: list[float], *, is_due: bool) -> None:
+    steps, at_leisure = [], []
 
     def step() -> bool:
         steps.append(1)
-        return len(steps) < 5
+        return len(steps) not in (2, 5)
 
-    run(step, lambda: is_due, lambda: len(steps) < 3, leisure.wait)
+    def do(work: Callable[[], bool]) -> bool:
+        at_leisure.append(1)
+        return work()
+
+    run(step, lambda: is_due, lambda: len(steps) < 3, do)
     assert len(steps) == 5, "three while it is in use, then the rest"
-    assert asked * 0.5 <= leisure.asked <= asked * 1.2
+    assert len(at_leisure) == (0 if is_due else 3)
+    assert asleep_s == [POLL_S]
 
 
-def test_a_fault_is_told_and_does_not_end_it(now_s: list[float]) -> None:
+def test_a_fault_is_told_and_does_not_end_it(asleep_s: list[float]) -> None:
     steps: list[int] = []
 
     def step() -> bool:
@@ -125,7 +94,7 @@ def test_a_fault_is_told_and_does_not_end_it(now_s: list[float]) -> None:
         return False
 
     with structlog.testing.capture_logs() as events:
-        run(step, lambda: True, lambda: len(steps) < 2, FakeLeisure().wait)
+        run(step, lambda: True, lambda: len(steps) < 2, lambda work: work())
     assert [event["event"] for event in events] == ["the prediction log's writer stumbled"]
     assert len(steps) == 3
 
@@ -159,8 +128,9 @@ def test_a_killed_writer_is_replaced_and_no_row_is_lost_or_there_twice(spool: Pa
                 worker.ensure()
             running = [worker._process for worker in workers if worker._process is not None]
             assert len(running) == 1, "one of them starts it, the other finds the lock taken"
+            running[0].send_signal(signal.SIGTERM)  # not even in its first moments
             names = [f"{life}-{number}" for number in range(500)]
-            segment.append(b"".join(pack_rows([entry(b"x", name=name) for name in names], 0, first)), 500)
+            segment.append(pack_rows(group(*[entry(b"x", name=name) for name in names]), 0, first), 500)
             first += 500
             wait_until(lambda: segment.progress().written_rows > 0, "it writes")
             if life == 0:
@@ -169,7 +139,7 @@ def test_a_killed_writer_is_replaced_and_no_row_is_lost_or_there_twice(spool: Pa
         wait_until(lambda: segment.progress().done_bytes == segment.size, "all is written")
         for ignored in (signal.SIGTERM, signal.SIGINT):
             running[0].send_signal(ignored)
-        segment.append(b"".join(pack_rows([entry(b"x", name="last")], 0, first)), 1)
+        segment.append(pack_rows(group(entry(b"x", name="last")), 0, first), 1)
         wait_until(lambda: segment.progress().done_bytes == segment.size, "it goes on")
         assert running[0].poll() is None, "what stops a server does not stop it"
         segment.close()
