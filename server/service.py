@@ -136,7 +136,7 @@ class Service:
         name, version, outcome, timing = "", 0, OK, None
         try:
             model = self._models.choose(request.model, request.version, request.key)
-            name, version = model.name, model.version
+            name, version = model.bundle.name, model.bundle.version
             with model.lease():
                 response = await self._answer(request, model, now_s)
             timing = response.timing
@@ -357,7 +357,8 @@ class Service:
 def _response(model: LoadedModel, request: InferRequest, outputs: Mapping[str, Array], timing: Timing) -> InferResponse:
     if request.outputs:
         outputs = {name: outputs[name] for name in request.outputs}
-    return InferResponse(model.name, model.version, model.variant, outputs, timing, model.labels)
+    bundle = model.bundle
+    return InferResponse(bundle.name, bundle.version, model.variant, outputs, timing, bundle.labels)
 
 
 def _served(model: LoadedModel) -> ServedVersion:

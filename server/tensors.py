@@ -5,7 +5,7 @@ codec ──InferRequest──▶ service ──rows──▶ batcher ──rows
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +103,7 @@ class TensorSpec:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where one request's time went, in microseconds.
 
     Args:

@@ -141,6 +141,8 @@ class Observer:
             outputs: Every output of the version, by name; nobody may change them any more.
             latency_s: From the decoded request to its answer.
         """
+        if self._keeper is None and not self._budget:  # most answers, where nothing is logged
+            return
         lane = self._lanes.get(id(model))
         if lane is None or lane.source() is not model:  # a number may be used again once its object has gone
             lane = self._add_lane(model)
