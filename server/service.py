@@ -28,13 +28,12 @@ from server.request_log import RequestLog
 from server.response_cache import ResponseCache, key_of
 from server.shadow import Shadows
 from server.shelf import VersionState
-from server.tensors import Array, InferRequest, InferResponse, Timing
+from server.tensors import AT_ONCE, Array, InferRequest, InferResponse, Timing
 from server.versions import LoadedModel
 
 Finished = Callable[[InferRequest, str, int, str, float, Timing | None], None]
 
 _US: Final = 1e6
-_AT_ONCE: Final = Timing(0, 0, 0)
 
 
 class ModelSource(Protocol):
@@ -318,7 +317,7 @@ class Service:
             if known is not None:
                 if self.observer is not None:
                     self.observer.answered(request, model, images, {}, known, self._clock() - now_s)
-                return _response(model, request, known, _AT_ONCE)
+                return _response(model, request, known, AT_ONCE)
         if images:
             inputs = await self._decode(images, request, model, deadline, now_s)
             decode_s = self._clock() - now_s

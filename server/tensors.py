@@ -117,6 +117,9 @@ class Timing(NamedTuple):
     infer_us: int = 0
 
 
+AT_ONCE: Final = Timing()
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """Pixels as the plain interfaces send them: bare numbers, to be fitted to the model's image input.
@@ -182,7 +185,7 @@ class InferResponse:
     version: int
     variant: str
     outputs: Mapping[str, Array]
-    timing: Timing = Timing()
+    timing: Timing = AT_ONCE
     labels: tuple[str, ...] = ()
 
 

@@ -116,17 +116,19 @@ def encode_response(response: InferResponse, request: V2Request) -> V2Body:
 
 def _encode_binary(response: InferResponse) -> V2Body | None:
     """Every output as bytes, or None where one of them is no array of numbers."""
-    arrays = response.outputs.values()
-    if any([array.dtype.hasobject for array in arrays]):
-        return None
-    told = tuple([(name, array.dtype, array.shape) for name, array in response.outputs.items()])
+    outputs = response.outputs
+    told = tuple([(name, array.dtype, array.shape) for name, array in outputs.items()])
     head = _spell_binary_head(response.model, response.version, told)
-    return V2Body(b"".join([head, *[encode_raw(array) for array in arrays]]), len(head))
+    return None if head is None else V2Body(b"".join([head, *map(encode_raw, outputs.values())]), len(head))
 
 
 @lru_cache(MAX_KEPT)
-def _spell_binary_head(model: str, version: int, told: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> bytes:
+def _spell_binary_head(
+    model: str, version: int, told: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+) -> bytes | None:
     """The JSON in front of bytes; answers of one model to as many rows have the same."""
+    if any(dtype.hasobject for _, dtype, _ in told):
+        return None
     outputs = [
         {
             "name": name,
