@@ -56,7 +56,7 @@ def test_who_asks_again_at_once_shares_a_batch_again(callers: int, apart: int, b
 
         async def ask(number: int) -> None:
             for _ in range(3):
-                await batcher.submit(rows_of([number]))
+                await batcher.submit(rows_of(range(number, number + 1)))
                 await turn_loop(number * apart)
 
         await asyncio.gather(*(ask(number) for number in range(callers)))
@@ -70,7 +70,7 @@ def test_a_lone_caller_waits_for_no_turn() -> None:
         engine, turns = Engine(), []
         batcher = make(engine)
         for number in range(3):
-            task = asyncio.ensure_future(batcher.submit(rows_of([number])))
+            task = asyncio.ensure_future(batcher.submit(rows_of(range(number, number + 1))))
             turns.append(0)
             while len(engine.batches) == number:
                 turns[-1] += 1
@@ -85,8 +85,8 @@ def test_who_goes_while_others_are_read_costs_the_model_nothing() -> None:
     async def main() -> list[int]:
         engine = Engine()
         batcher = make(engine)
-        await asyncio.gather(*(batcher.submit(rows_of([number])) for number in range(3)))
-        leaving = asyncio.ensure_future(batcher.submit(rows_of([7])))
+        await asyncio.gather(*(batcher.submit(rows_of(range(number, number + 1))) for number in range(3)))
+        leaving = asyncio.ensure_future(batcher.submit(rows_of(range(7, 8))))
         await turn_loop(2)
         leaving.cancel()
         await asyncio.wait([leaving])
