@@ -5,6 +5,7 @@ spans of tickets ─▶ inputs ─▶ engine ─▶ outputs ─▶ settle: rows 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,35 @@ class BatchResult(NamedTuple):
     outputs: Mapping[str, Array]
     queue_s: float
     infer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStatistics:
+    """What the batcher holds now and has done so far.
+
+    Args:
+        queued_rows: Rows that wait.
+        queued_bytes: Their bytes.
+        running_rows: Rows in the batch that runs.
+        batches: Batches that ran, failed ones included.
+        rows: Rows in them.
+        expired: Requests whose deadline passed while they waited.
+        cancelled: Requests whose callers went away before the answer.
+        failed: Requests whose batch failed.
+        refused: Requests that found the queue full.
+        batch_rows: How many batches had so many rows.
+    """
+
+    queued_rows: int
+    queued_bytes: int
+    running_rows: int
+    batches: int
+    rows: int
+    expired: int
+    cancelled: int
+    failed: int
+    refused: int
+    batch_rows: Mapping[int, int]
 
 
 class Batch(NamedTuple):

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from server import jpeg, png
 from server.errors import UnsupportedImage
-from server.jpeg import decode_plain
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS: Final = 64_000_000  # 8000 × 8000: larger than any camera's, small enough to decode in 200 MB
@@ -73,10 +73,13 @@ def decode(data: bytes | memoryview, spec: ImageSpec, *, max_pixels: int = MAX_P
     Raises:
         UnsupportedImage: The bytes are empty, no picture, damaged, or too many pixels.
     """
+    plain = None
     if data[:2] == _JPEG_START:
-        plain = decode_plain(data, spec.channels, least_px=_least_px(spec), max_pixels=max_pixels)
-        if plain is not None:
-            return _resized(plain, spec)
+        plain = jpeg.decode_plain(data, spec.channels, least_px=_least_px(spec), max_pixels=max_pixels)
+    elif data[:8] == png.SIGNATURE:
+        plain = png.decode_plain(data, spec.channels, max_pixels=max_pixels)
+    if plain is not None:
+        return _resized(plain, spec)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_bomb(image, max_pixels)
@@ -112,7 +115,7 @@ def header_pixels(data: bytes | memoryview) -> int:
         Width × height of a JPEG or PNG file; `UNKNOWN_PIXELS` for anything else, broken files included. A hint for
         where to decode, never a check.
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= _PNG_SIZE.stop:
+    if data[:8] == png.SIGNATURE and len(data) >= _PNG_SIZE.stop:
         width, height = struct.unpack(">II", data[_PNG_SIZE])
         return int(width * height)
     return _jpeg_pixels(data) if data[:2] == _JPEG_START else UNKNOWN_PIXELS

@@ -28,13 +28,12 @@ from server.request_log import RequestLog
 from server.response_cache import ResponseCache, key_of
 from server.shadow import Shadows
 from server.shelf import VersionState
-from server.tensors import Array, InferRequest, InferResponse, Timing
+from server.tensors import AT_ONCE, Array, InferRequest, InferResponse, Timing
 from server.versions import LoadedModel
 
 Finished = Callable[[InferRequest, str, int, str, float, Timing | None], None]
 
 _US: Final = 1e6
-_AT_ONCE: Final = Timing(0, 0, 0)
 
 
 class ModelSource(Protocol):
@@ -136,7 +135,7 @@ class Service:
         name, version, outcome, timing = "", 0, OK, None
         try:
             model = self._models.choose(request.model, request.version, request.key)
-            name, version = model.name, model.version
+            name, version = model.bundle.name, model.bundle.version
             with model.lease():
                 response = await self._answer(request, model, now_s)
             timing = response.timing
@@ -318,7 +317,7 @@ class Service:
             if known is not None:
                 if self.observer is not None:
                     self.observer.answered(request, model, images, {}, known, self._clock() - now_s)
-                return _response(model, request, known, _AT_ONCE)
+                return _response(model, request, known, AT_ONCE)
         if images:
             inputs = await self._decode(images, request, model, deadline, now_s)
             decode_s = self._clock() - now_s
@@ -357,7 +356,8 @@ class Service:
 def _response(model: LoadedModel, request: InferRequest, outputs: Mapping[str, Array], timing: Timing) -> InferResponse:
     if request.outputs:
         outputs = {name: outputs[name] for name in request.outputs}
-    return InferResponse(model.name, model.version, model.variant, outputs, timing, model.labels)
+    bundle = model.bundle
+    return InferResponse(bundle.name, bundle.version, model.variant, outputs, timing, bundle.labels)
 
 
 def _served(model: LoadedModel) -> ServedVersion:

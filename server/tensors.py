@@ -5,7 +5,7 @@ codec ──InferRequest──▶ service ──rows──▶ batcher ──rows
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +103,7 @@ class TensorSpec:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where one request's time went, in microseconds.
 
     Args:
@@ -116,6 +115,9 @@ class Timing:
     decode_us: int = 0
     queue_us: int = 0
     infer_us: int = 0
+
+
+AT_ONCE: Final = Timing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class InferResponse:
     version: int
     variant: str
     outputs: Mapping[str, Array]
-    timing: Timing = Timing()
+    timing: Timing = AT_ONCE
     labels: tuple[str, ...] = ()
 
 

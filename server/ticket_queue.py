@@ -171,6 +171,8 @@ class TicketQueue:
 
     def rows_ahead_of(self, priority: int) -> int:
         """Rows that would run before a ticket of this priority that came now."""
+        if len(self._order) == 1:  # every request is asked about, and few name a priority
+            return self.rows if self._order[0] <= priority else 0
         return sum(self._lane_rows[lane] for lane in self._order if lane <= priority)
 
     def _waiting(self) -> Iterator[Ticket]:

@@ -160,6 +160,8 @@ class Observer:
             outputs: Every output of the version, by name; nobody may change them any more.
             latency_s: From the decoded request to its answer.
         """
+        if self._keeper is None and not self._budget:  # most answers, where nothing is logged
+            return
         line = self._lines.get(id(model))
         if line is None or line.lane.source() is not model:  # a number may be used again once its object has gone
             line = self._add_line(model)

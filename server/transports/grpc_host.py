@@ -32,7 +32,8 @@ def make_server(host: GrpcHost, *, secure: bool = False, **options: Any) -> grpc
     """
     if choose_host(host, secure=secure) == "grpcio":
         return grpc.aio.server(**options)
-    server: grpc.aio.Server = importlib.import_module(f"{NATIVE}.aio").server(**options)
+    # A worker has one core: a second thread that speaks HTTP/2 only takes turns with the first.
+    server: grpc.aio.Server = importlib.import_module(f"{NATIVE}.aio").Server(**options, io_threads=1)
     return server
 
 

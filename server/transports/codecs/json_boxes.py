@@ -30,11 +30,11 @@ MAX_DEPTH: Final = 8
 # Skeletons that are remembered with their shapes, of how many bytes at most: pictures of one size have one skeleton.
 KEPT: Final = 16
 KEPT_BYTES: Final = 1 << 16
-LARGEST: Final = 255
 _MARK: Final = "the numbers that were read apart"
 _DIGITS: Final = b"0123456789"
 _BASE: Final = 10
-_TEN, _HUNDRED = np.uint8(10), np.uint16(100)
+_TEN, _HUNDRED = np.uint8(10), np.uint8(100)
+_LARGEST_HUNDREDS, _LARGEST_REST = np.uint8(2), np.uint8(55)  # of what a byte holds
 # What a character is once "0" is taken from it, in a byte.
 _ZERO: Final = np.uint8(ord("0"))
 _SPACE: Final = (ord(" ") - ord("0")) % 256
@@ -164,19 +164,28 @@ def _read_values(text: bytes) -> NDArray[np.uint8] | None:
     misplaced = last & ((following == _OPEN) | (following == _SPACE)) | (after > before) & (preceding == _CLOSE)
     if misplaced.any():
         return None
-    values = _join_digits(codes, np.flatnonzero(last))
+    values = _join_digits(codes, digit, last)
+    if values is None:
+        return None
     # A number of four digits, or one with a 0 in front, which JSON forbids, has more digits than were made of it.
     digits = values.size + np.count_nonzero(values >= _TEN) + np.count_nonzero(values >= _HUNDRED)
-    if digits != np.count_nonzero(digit) or values.max(initial=0) > LARGEST:
+    return values if digits == np.count_nonzero(digit) else None
+
+
+def _join_digits(
+    codes: NDArray[np.uint8], digit: NDArray[np.bool_], last: NDArray[np.bool_]
+) -> NDArray[np.uint8] | None:
+    """The last three digits of each number as one, or None where they are more than a byte holds.
+
+    Digits are put together at every character, in bytes, and then taken where numbers end: for each digit to be looked
+    up there is slower.
+    """
+    there = digit.view(np.uint8)
+    alone = codes * there
+    ends = last[2:].nonzero()[0]
+    below_100: NDArray[np.uint8] = (alone[2:-1] + alone[1:-2] * _TEN).take(ends)
+    hundreds: NDArray[np.uint8] = (alone[:-3] * there[1:-2]).take(ends)
+    if ((hundreds > _LARGEST_HUNDREDS) | (hundreds == _LARGEST_HUNDREDS) & (below_100 > _LARGEST_REST)).any():
         return None
-    return values.astype(np.uint8)
-
-
-def _join_digits(codes: NDArray[np.uint8], last: NDArray[np.intp]) -> NDArray[np.uint16]:
-    """The last three digits of each number, by the places of the last ones."""
-    tens, hundreds = codes.take(last - 1), codes.take(last - 2)
-    above_9 = tens < _BASE
-    above_99 = above_9 & (hundreds < _BASE)
-    below_100: NDArray[np.uint8] = codes.take(last) + tens * above_9 * _TEN
-    joined: NDArray[np.uint16] = below_100 + hundreds * above_99 * _HUNDRED
+    joined: NDArray[np.uint8] = below_100 + hundreds * _HUNDRED
     return joined

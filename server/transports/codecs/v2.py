@@ -58,6 +58,11 @@ class V2Request:
     binary: bool = False
     final_mark: bool = False
 
+    @property
+    def all_binary(self) -> bool:
+        """Whether every output is wanted as bytes, and the answer says nothing that others do not."""
+        return self.binary and not self.outputs and not self.id
+
 
 class NamedOutput(NamedTuple):
     """One output as it goes out."""

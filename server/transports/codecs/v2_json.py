@@ -8,6 +8,7 @@ a picture's own bytes                                                           
 import base64
 import binascii
 import contextlib
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import chain
@@ -28,7 +29,7 @@ from server.transports.codecs.v2 import (
     select,
 )
 from server.transports.codecs.v2_binary import BinaryHead, RawTensor
-from server.transports.codecs.v2_tensors import decode_raw, decode_values, encode_raw, holds_bytes
+from server.transports.codecs.v2_tensors import NAMES, decode_raw, decode_values, encode_raw, holds_bytes
 
 # Heads that are remembered, of how many bytes at most.
 MAX_KEPT: Final = 256
@@ -100,6 +101,10 @@ def encode_response(response: InferResponse, request: V2Request) -> V2Body:
     Raises:
         InvalidInput: Classes were asked for of an output that has none, or bytes as JSON that are no text.
     """
+    if request.all_binary:
+        known = _encode_binary(response)
+        if known is not None:
+            return known
     behind: list[bytes] = []
     document: dict[str, Any] = {"model_name": response.model, "model_version": str(response.version)}
     if request.id:
@@ -107,6 +112,33 @@ def encode_response(response: InferResponse, request: V2Request) -> V2Body:
     document["outputs"] = [_encode_output(output, behind) for output in select(response, request)]
     head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return V2Body(b"".join((head, *behind)), len(head)) if behind else V2Body(head, None)
+
+
+def _encode_binary(response: InferResponse) -> V2Body | None:
+    """Every output as bytes, or None where one of them is no array of numbers."""
+    outputs = response.outputs
+    told = tuple([(name, array.dtype, array.shape) for name, array in outputs.items()])
+    head = _spell_binary_head(response.model, response.version, told)
+    return None if head is None else V2Body(b"".join([head, *map(encode_raw, outputs.values())]), len(head))
+
+
+@lru_cache(MAX_KEPT)
+def _spell_binary_head(
+    model: str, version: int, told: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+) -> bytes | None:
+    """The JSON in front of bytes; answers of one model to as many rows have the same."""
+    if any(dtype.hasobject for _, dtype, _ in told):
+        return None
+    outputs = [
+        {
+            "name": name,
+            "datatype": NAMES[dtype],
+            "shape": shape,
+            "parameters": {"binary_data_size": math.prod(shape) * dtype.itemsize},
+        }
+        for name, dtype, shape in told
+    ]
+    return orjson.dumps({"model_name": model, "model_version": str(version), "outputs": outputs})
 
 
 @lru_cache(MAX_KEPT)

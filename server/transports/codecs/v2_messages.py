@@ -51,9 +51,11 @@ def decode_request(message: pb.ModelInferRequest) -> V2Request:
     """
     infer = InferRequest(model=message.model_name, version=read_version(message.model_version), protocol="v2_grpc")
     request = V2Request(infer, message.id)
-    read_parameters(request, read_choices(message.parameters))
+    if message.parameters:
+        read_parameters(request, read_choices(message.parameters))
     infer.inputs = _decode_inputs(message)
-    request.outputs = tuple(read_output(output.name, read_choices(output.parameters)) for output in message.outputs)
+    if message.outputs:
+        request.outputs = tuple(read_output(output.name, read_choices(output.parameters)) for output in message.outputs)
     return request
 
 

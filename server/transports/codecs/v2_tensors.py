@@ -17,7 +17,7 @@ import numpy as np
 from server.errors import InvalidInput
 from server.tensors import DTYPES, Array
 
-_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH: Final = struct.Struct("<I")
 # What `DTYPES` holds is native; the wire is little-endian.
 _SWAPPED: Final = sys.byteorder == "big"
@@ -103,7 +103,7 @@ def encode_raw(array: Array) -> bytes:
 
 def datatype_of(array: Array) -> str:
     """The protocol's name of an array's type."""
-    return _NAMES[array.dtype]
+    return NAMES[array.dtype]
 
 
 def split_bytes(name: str, data: bytes | memoryview, count: int) -> list[bytes]:

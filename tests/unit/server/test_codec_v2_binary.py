@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import InvalidInput
-from server.tensors import DTYPES
+from server.tensors import DTYPES, InferRequest, InferResponse
 from server.transports.codecs import v2_json
-from server.transports.codecs.v2 import WantedOutput
+from server.transports.codecs.v2 import V2Request, WantedOutput
 
 NUMBERS = [name for name in DTYPES if name not in ("BOOL", "BYTES")]
 
@@ -131,3 +131,24 @@ def test_requests_with_one_head_share_nothing_that_changes() -> None:
     first.infer.model, first.timeout_s = "m", 1.0
     assert (second.infer.model, second.timeout_s) == ("", None)
     assert [request.infer.inputs["x"].tolist() for request in (first, second)] == [[1], [2]]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["y", "classes", "z"]), st.tuples(st.sampled_from([*DTYPES]), sizes), min_size=1, max_size=3
+    ),
+    st.integers(1, 9),
+)
+def test_an_answer_in_bytes_is_as_if_its_json_were_spelled_anew(
+    outputs: dict[str, tuple[str, list[int]]], version: int
+) -> None:
+    arrays = {name: np.zeros(shape, DTYPES[datatype]) for name, (datatype, shape) in outputs.items()}
+    for array in arrays.values():
+        array[...] = b"x" if array.dtype.hasobject else 1
+    response = InferResponse("m", version, "int8", arrays)
+    by_name = tuple(WantedOutput(name) for name in arrays)
+    expected = v2_json.encode_response(response, V2Request(InferRequest(), outputs=by_name, binary=True))
+    assert v2_json.encode_response(response, V2Request(InferRequest(), binary=True)) == expected
+    named = v2_json.encode_response(response, V2Request(InferRequest(), id="7", binary=True))
+    assert named.header_length is not None
+    assert json.loads(named.content[: named.header_length])["id"] == "7"
