@@ -8,7 +8,7 @@ import signal
 from benchmarks.grpc_load import grpc_closed_loop
 from benchmarks.http_load import closed_loop
 from benchmarks.pictures import golden_pictures, newest_bundle
-from benchmarks.processes import children, machine_busy_s
+from benchmarks.processes import machine_busy_s, worker_pids
 from benchmarks.resilience import Verdict, add_common_arguments, finish, questions, run
 from benchmarks.scrape import sample, scrape
 from benchmarks.server_process import Address, serve
@@ -33,7 +33,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 async def _measure(address: Address, arguments: argparse.Namespace, verdict: Verdict) -> None:
     await _load(address, arguments, 2)
     await _round("from the start", address, arguments, verdict)
-    os.kill(children(address.pid)[0], signal.SIGKILL)
+    os.kill(worker_pids(address.pid)[0], signal.SIGKILL)
     await asyncio.sleep(0.5)
     while sample(await asyncio.to_thread(scrape, address), "shoal_workers") < WORKERS:  # noqa: ASYNC110
         await asyncio.sleep(0.1)

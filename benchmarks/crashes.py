@@ -7,7 +7,7 @@ import signal
 import time
 
 from benchmarks.http_load import GONE, Tally, closed_loop
-from benchmarks.processes import children
+from benchmarks.processes import worker_pids
 from benchmarks.resilience import Verdict, add_common_arguments, finish, questions, run
 from benchmarks.scrape import sample, scrape
 from benchmarks.server_process import Address, serve
@@ -36,7 +36,7 @@ async def _measure(address: Address, arguments: argparse.Namespace, verdict: Ver
         tally = Tally()
         load = asyncio.create_task(closed_loop(address.http, asked, connections=CONNECTIONS, seconds=6, tally=tally))
         await asyncio.sleep(2)
-        victim = children(address.pid)[number % 2]
+        victim = worker_pids(address.pid)[number % 2]
         held = await asyncio.to_thread(_held, address)
         os.kill(victim, signal.SIGKILL)
         killed_s = time.monotonic()
@@ -62,8 +62,8 @@ def _held(address: Address) -> int:
 async def _wait_back(address: Address, victim: int) -> float:
     """Waits until two workers take connections again, none of them the victim."""
     while True:
-        workers = children(address.pid)
-        if victim not in workers and len(workers) == 2:  # noqa: PLR2004
+        present = worker_pids(address.pid)
+        if victim not in present and len(present) == 2:  # noqa: PLR2004
             text = await asyncio.to_thread(scrape, address)
             if sample(text, "shoal_workers") == 2:  # noqa: PLR2004
                 return time.monotonic()

@@ -12,7 +12,7 @@ from typing import Any, Final
 from benchmarks.closed import Taken, prepare, take
 from benchmarks.payloads import Target
 from benchmarks.pictures import Pictures, golden_pictures, newest_bundle
-from benchmarks.processes import children, family_pss_bytes
+from benchmarks.processes import family_pss_bytes, worker_pids
 from benchmarks.resilience import Verdict, add_common_arguments, finish, run
 from benchmarks.server_process import Address, serve
 
@@ -79,5 +79,5 @@ async def _measure(
 
 
 def _memory_mb(pid: int) -> dict[str, Any]:
-    workers = [family_pss_bytes(child) / MB for child in children(pid)]
+    workers = [family_pss_bytes(child) / MB for child in worker_pids(pid)]
     return {"all": family_pss_bytes(pid) / MB, "children": workers}

@@ -12,6 +12,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def worker_pids(pid: int) -> list[int]:
+    """The workers of a server with several: forked from a child of the supervisor that has imported all for them."""
+    return [worker for nursery in children(pid) for worker in children(nursery)]
+
+
 def family(pid: int) -> list[int]:
     """A process and everything it started."""
     found = [pid]

@@ -47,27 +47,35 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve(settings: Settings) -> None:
     # Imported where it is used: ONNX Runtime and gRPC take seconds to import on a busy machine. Neither --help nor the
     # supervisor, which holds no model, should pay for them.
-    from server.links import inherited  # noqa: PLC0415
     from server.logs import set_up_logs  # noqa: PLC0415
     from server.memory import limit_arenas  # noqa: PLC0415
 
     limit_arenas()
-    link = inherited()
     set_up_logs(settings.log_level, settings.log_format)
     workers = settings.workers or available_cores()
-    if link is not None:
-        from server.worker import work  # noqa: PLC0415
-
-        ends, grpc_port, slot = link
-        _run(work(settings.of_slot(slot), ends, grpc_port))
-    elif workers > 1:
-        from server.supervisor import supervise  # noqa: PLC0415
-
-        _run(supervise(settings, workers))
+    if workers > 1:
+        _serve_with_several(settings, workers)
     else:
         from server.app import serve  # noqa: PLC0415
 
         _run(serve(settings))
+
+
+def _serve_with_several(settings: Settings, workers: int) -> None:
+    from server.nursery import Nursery, inherited_end, nurse  # noqa: PLC0415
+
+    end = inherited_end()
+    side = Nursery.fork() if end is None else end
+    if isinstance(side, Nursery):
+        from server.supervisor import supervise  # noqa: PLC0415
+
+        _run(supervise(settings, workers, side))
+        return
+    birth = nurse(side)
+    if birth is not None:
+        from server.worker import work  # noqa: PLC0415
+
+        _run(work(settings.of_slot(birth.slot), birth.link, birth.grpc_port))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

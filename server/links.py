@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 PACKET_BYTES: Final = 16_384
-# Where a worker finds its ends: a variable of its own, not one of Settings.
-WORKER_VARIABLE: Final = "SHOALWORKER"
 
 # The kernel's table of a process's files grows up to the highest; half a megabyte for so many.
 DESCRIPTORS: Final = 65_536
@@ -121,22 +119,6 @@ def make_pair() -> tuple[Link, socket.socket]:
     return Link(here, Counter.create()), there
 
 
-def spell_ends(there: socket.socket, closed: Counter, grpc_port: int, slot: int) -> str:
-    """What to put in `WORKER_VARIABLE` for a worker that inherits both descriptors."""
-    return json.dumps({"end": there.fileno(), "closed": closed.descriptor, "grpc_port": grpc_port, "slot": slot})
-
-
-def inherited() -> tuple[Link, int, int] | None:
-    """The worker's link, gRPC port and slot, or None in a process that no supervisor started."""
-    spelled = os.environ.pop(WORKER_VARIABLE, None)
-    if spelled is None:
-        return None
-    ends = json.loads(spelled)
-    end = socket.socket(fileno=_moved_up(ends["end"]))
-    end.settimeout(0)
-    return Link(end, Counter(ends["closed"])), ends["grpc_port"], ends["slot"]
-
-
 def _received(descriptor: int) -> socket.socket:
     """The socket that came with a message.
 
@@ -147,7 +129,7 @@ def _received(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def _moved_up(descriptor: int) -> int:
+def moved_up(descriptor: int) -> int:
     """Gives a descriptor a number above all that this process will have.
 
     Linux lets go of a killed process's files from the highest number down. With the link above the connections the

@@ -111,6 +111,7 @@ class Metrics(Collector):
         self.sources: list[Callable[[], Iterable[Metric]]] = []
         self.of_all: Callable[[], Awaitable[bytes]] | None = None
         self._series: dict[tuple[str, str, int], _Series] = {}
+        self._shed: dict[str, int] = {}  # by protocol, not yet among the series
         self._refusals: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         self._events: Counter[tuple[str, str]] = Counter()
         self._failures: Counter[tuple[str, str]] = Counter()
@@ -195,6 +196,22 @@ class Metrics(Collector):
         """
         self._refusals[reason] += 1
 
+    def count_shed(self, protocol: str) -> None:
+        """Counts a request that was refused unread: as `record` and `count_refusal` would, and cheaper.
+
+        Args:
+            protocol: The wire format it came by.
+        """
+        self._shed[protocol] = self._shed.get(protocol, 0) + 1
+
+    def _take_in_shed(self) -> None:
+        for protocol, count in self._shed.items():
+            series = self._series.setdefault((protocol, "", 0), _Series())
+            series.outcomes[Overloaded.__name__] = series.outcomes.get(Overloaded.__name__, 0) + count
+            series.latency.observe(0.0, count)
+            self._refusals["congestion"] += count
+        self._shed.clear()
+
     def count_event(
         self, model: str, event: str, version: int | None = None, fault: str = "", took_s: float = 0.0
     ) -> None:
@@ -234,6 +251,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family; called by the registry at a scrape."""
+        self._take_in_shed()
         yield from self._collect_requests()
         yield families.refusals(self._refusals)
         served = list(self.versions())

@@ -1,7 +1,7 @@
 """One parent that keeps worker processes alive, each serving on a core of its own.
 
     clients ──HTTP──▶ supervisor accepts ──the connection itself──▶ the worker with the fewest
-            ──gRPC──▶ kernel (SO_REUSEPORT) ──────────────────────▶ a worker
+            ──gRPC──▶ kernel (SO_REUSEPORT) ──────────────────────▶ a worker ◀──fork── nursery
 
 The HTTP socket stays here, so it outlives every worker: a crash or a rolling restart refuses no connection. Giving each
 new one to the worker with the fewest keeps the cores evenly busy, which SO_REUSEPORT's hash does not: 8 connections to
@@ -26,6 +26,7 @@ from server.errors import StartupError
 from server.links import Message
 from server.metrics_port import open_metrics_port
 from server.metrics_workers import WorkersMetrics
+from server.nursery import Nursery
 from server.rate_limit import shared_table
 from server.settings import Settings
 from server.sockets import bind, reserve_shared
@@ -42,12 +43,13 @@ HEALTHY_AFTER_S: Final = 30.0
 log = structlog.get_logger()
 
 
-async def supervise(settings: Settings, workers: int) -> None:
+async def supervise(settings: Settings, workers: int, nursery: Nursery) -> None:
     """Serves with several workers until SIGTERM or SIGINT.
 
     Args:
         settings: The server's settings.
         workers: How many.
+        nursery: Bears them.
 
     Raises:
         StartupError: A port is taken, or the workers cannot start as asked.
@@ -59,7 +61,8 @@ async def supervise(settings: Settings, workers: int) -> None:
     ):
         http.listen(BACKLOG)
         http.settimeout(0)
-        await Supervisor(settings, workers=workers, http=http, grpc_port=reserved.getsockname()[1]).run()
+        port = reserved.getsockname()[1]
+        await Supervisor(settings, workers=workers, http=http, grpc_port=port, nursery=nursery).run()
 
 
 class Supervisor:
@@ -70,13 +73,17 @@ class Supervisor:
         workers: How many to keep.
         http: The listening HTTP socket.
         grpc_port: The port every worker's gRPC server shares.
+        nursery: Bears workers.
     """
 
-    def __init__(self, settings: Settings, *, workers: int, http: socket.socket, grpc_port: int) -> None:
+    def __init__(
+        self, settings: Settings, *, workers: int, http: socket.socket, grpc_port: int, nursery: Nursery
+    ) -> None:
         self._settings = settings
         self._wanted = workers
         self._http = http
         self._grpc_port = grpc_port
+        self._nursery = nursery
         self._workers: dict[int, WorkerProcess] = {}  # by slot
         self._retiring: set[WorkerProcess] = set()
         self._crashes: dict[int, int] = {}
@@ -93,6 +100,7 @@ class Supervisor:
             StartupError: The first workers could not start.
         """
         loop = asyncio.get_running_loop()
+        self._nursery.listen()
         with _signals(loop, self._on_stop_signal, self._reload.set):
             try:
                 announcement = await self._start_all()
@@ -103,6 +111,7 @@ class Supervisor:
             finally:
                 self._stop_accepting()
                 await self._kill_all()
+                await self._nursery.close()
 
     async def _start_all(self) -> Announcement:
         started = await asyncio.gather(*(self._start(slot) for slot in range(self._wanted)), return_exceptions=True)
@@ -113,7 +122,9 @@ class Supervisor:
         return await self._workers[0].wait_ready()
 
     async def _start(self, slot: int) -> WorkerProcess:
-        worker = await start_worker(slot, self._grpc_port, on_message=self._on_message)
+        if self._nursery.over:
+            await self._renew_nursery()
+        worker = await start_worker(self._nursery, slot, self._grpc_port, on_message=self._on_message)
         try:
             await worker.wait_ready()
         except BaseException:
@@ -181,8 +192,15 @@ class Supervisor:
             await self._reload.wait()
             self._reload.clear()
             log.info("rolling restart", workers=self._wanted)
+            await self._renew_nursery()
             for slot in range(self._wanted):
                 await self._replace(slot)
+
+    async def _renew_nursery(self) -> None:
+        """So that what comes up has the code and the settings of now."""
+        await self._nursery.close()
+        self._nursery = Nursery.start()
+        self._nursery.listen()
 
     async def _replace(self, slot: int) -> None:
         old = self._workers[slot]

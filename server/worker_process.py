@@ -1,16 +1,13 @@
 """The supervisor's side of one worker: its process, its link, and what is known of its health."""
 
 import asyncio
-import os
-import signal
 import socket
-import sys
-from asyncio.subprocess import Process
 from collections.abc import Callable
 
 from server.announcement import Announcement
 from server.errors import StartupError
-from server.links import END, WORKER_VARIABLE, Link, Message, make_pair, read_all, spell_ends
+from server.links import END, Link, Message, make_pair, read_all
+from server.nursery import Child, Nursery
 from server.rate_limit import passed_on
 
 METRICS_WITHIN_S = 2.0
@@ -26,7 +23,7 @@ class WorkerProcess:
         on_message: Called with what it wants of the supervisor, and the stream to answer on.
     """
 
-    def __init__(self, slot: int, process: Process, link: Link, on_message: "OnMessage") -> None:
+    def __init__(self, slot: int, process: Child, link: Link, on_message: "OnMessage") -> None:
         loop = asyncio.get_running_loop()
         self.slot = slot
         self.pid = process.pid
@@ -64,8 +61,8 @@ class WorkerProcess:
         """
         return await asyncio.shield(self._started)
 
-    async def wait(self) -> int:
-        """Waits until the process has ended, and returns its exit code."""
+    async def wait(self) -> int | None:
+        """Waits until the process has ended, and returns its exit code, if that is known."""
         return await asyncio.shield(self._ended)
 
     def give(self, connection: socket.socket) -> bool:
@@ -108,7 +105,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """Ends it at once."""
         if self.alive:
-            self._process.send_signal(signal.SIGKILL)
+            self._process.kill()
 
     def _read(self) -> None:
         while True:
@@ -134,7 +131,7 @@ class WorkerProcess:
             case _:
                 self._on_message(self, message, stream)
 
-    async def _watch_end(self) -> int:
+    async def _watch_end(self) -> int | None:
         code = await self._process.wait()
         self._read_rest()
         if not self._started.done():
@@ -152,23 +149,24 @@ class WorkerProcess:
 OnMessage = Callable[[WorkerProcess, Message, socket.socket | None], None]
 
 
-async def start_worker(slot: int, grpc_port: int, *, on_message: OnMessage) -> WorkerProcess:
-    """Starts one more process with this one's own command line.
+async def start_worker(nursery: Nursery, slot: int, grpc_port: int, *, on_message: OnMessage) -> WorkerProcess:
+    """Has one more worker born.
 
     Args:
+        nursery: Bears it.
         slot: Which place among the workers it fills.
         grpc_port: The port its gRPC server shares with the others.
         on_message: Called with what it wants of the supervisor, and the stream to answer on.
+
+    Raises:
+        StartupError: The nursery has ended.
     """
     link, there = make_pair()
     with there:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "server",
-            *sys.argv[1:],
-            env=os.environ | {WORKER_VARIABLE: spell_ends(there, link.closed, grpc_port, slot)},
-            pass_fds=(there.fileno(), link.closed.descriptor, *passed_on()),
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains
-        )
+        descriptors = [there.fileno(), link.closed.descriptor, *passed_on()]
+        try:
+            process = await nursery.bear(slot, grpc_port, descriptors)
+        except BaseException:
+            link.close()
+            raise
     return WorkerProcess(slot, process, link, on_message)

@@ -1,5 +1,6 @@
 """Names for requests: the caller's own where it is sound, one of ours otherwise."""
 
+import functools
 import itertools
 import re
 import secrets
@@ -7,7 +8,6 @@ from typing import Final
 
 # What is safe in a header, a log line and a URL alike.
 _SOUND: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
-_PREFIX: Final = secrets.token_hex(4)  # tells processes and restarts apart; random numbers for each request cost more
 _count = itertools.count(1)
 
 
@@ -22,4 +22,13 @@ def request_id_of(given: str | None) -> str:
     """
     if given and _SOUND.fullmatch(given):
         return given
-    return f"{_PREFIX}-{next(_count):x}"
+    return f"{_prefix()}-{next(_count):x}"
+
+
+@functools.cache
+def _prefix() -> str:
+    """Tells processes and restarts apart; random numbers for each request cost more.
+
+    Drawn with the first request and not at import: workers are forked from a process that has imported this.
+    """
+    return secrets.token_hex(4)

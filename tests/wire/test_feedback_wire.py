@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import children
+from benchmarks.processes import worker_pids
 from benchmarks.scrape import sample
 from tests.wire.bundles import LABELS, picture, write_bundle
 from tests.wire.http_client import Answer, Http, form
@@ -62,7 +62,7 @@ def saved(folder: Path, request_id: str) -> list[tuple[Any, ...]]:
 
 
 def test_any_worker_takes_feedback_on_what_any_worker_answered(workers: ServerProcess, folder: Path) -> None:
-    assert len(children(workers.process.pid)) == 2
+    assert len(worker_pids(workers.process.pid)) == 2
     for number in range(6):
         ask(workers, f"any-{number}")
     for number in range(6):

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.processes import children
+from benchmarks.processes import worker_pids
 from protos import classifier_pb2 as pb
 from protos import classifier_pb2_grpc as pb_grpc
 from server.merged_metrics import ADDED_GAUGES, LEAST_GAUGES
@@ -170,7 +170,7 @@ def test_no_total_drops_when_a_worker_dies_and_its_memory_is_not_told(two: Measu
     ask(two.server)
     before = [value(two.page, name) for name in totals]
     restarts = value(two.page, "shoal_worker_restarts_total")
-    os.kill(children(two.server.process.pid)[0], signal.SIGKILL)
+    os.kill(worker_pids(two.server.process.pid)[0], signal.SIGKILL)
     wait_until(lambda: value(two.page, "shoal_worker_restarts_total") == restarts + 1, "the crash is noticed")
     assert [value(two.page, name) for name in totals] >= before
     wait_until(lambda: value(two.page, "shoal_workers") == 2, "two workers")
@@ -182,11 +182,11 @@ def test_no_total_drops_when_a_worker_dies_and_its_memory_is_not_told(two: Measu
 
 def test_what_a_replaced_worker_counted_after_the_last_scrape_counts_too(two: Measured) -> None:
     totals = ("shoal_requests_total", "shoal_request_seconds_count")
-    before, workers = [value(two.page, name) for name in totals], set(children(two.server.process.pid))
+    before, workers = [value(two.page, name) for name in totals], set(worker_pids(two.server.process.pid))
     ask(two.server)
     two.server.signal(signal.SIGHUP)
     wait_until(
-        lambda: len(now := set(children(two.server.process.pid))) == 2 and not now & workers, "two other workers"
+        lambda: len(now := set(worker_pids(two.server.process.pid))) == 2 and not now & workers, "two other workers"
     )
     assert [value(two.page, name) for name in totals] == [count + REQUESTS for count in before]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import children
+from benchmarks.processes import children, worker_pids
 from benchmarks.scrape import sample
 from protos import classifier_pb2 as pb
 from protos import classifier_pb2_grpc as pb_grpc
@@ -56,7 +56,7 @@ def metrics(server: ServerProcess) -> str:
 
 
 def workers_of(server: ServerProcess) -> list[int]:
-    return children(server.process.pid)
+    return worker_pids(server.process.pid)
 
 
 def predict(server: ServerProcess) -> int:
@@ -126,6 +126,26 @@ def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(server: Serve
     assert victim not in workers_of(server)
     assert sample(metrics(server), "shoal_worker_restarts_total") == 1
     assert "worker ended" in server.log
+
+
+@pytest.mark.slow
+def test_workers_come_back_though_what_they_are_forked_from_was_killed_too(server: ServerProcess) -> None:
+    (nursery,), victim = children(server.process.pid), workers_of(server)[0]
+    os.kill(nursery, signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(workers_of(server)) == 1, "a worker of another nursery")
+    wait_until(lambda: sample(metrics(server), "shoal_workers") == 2, "both serve")
+    assert sample(metrics(server), "shoal_worker_restarts_total") == 1
+    assert children(server.process.pid) != [nursery]
+
+
+@pytest.mark.slow
+def test_forked_workers_name_requests_differently(server: ServerProcess) -> None:
+    prefixes = set()
+    for _ in range(8):
+        with Http(server.http_port) as http:
+            prefixes.add(http.predict(picture(9), "image/png").headers["x-request-id"].split("-")[0])
+    assert len(prefixes) == 2
 
 
 def files_of(worker: int) -> dict[int, str]:

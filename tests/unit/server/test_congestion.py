@@ -117,3 +117,11 @@ def test_a_queue_that_is_long_only_for_a_machine_that_became_slower_stands() -> 
         congestion, per_s=2000, seconds=WINDOW_S * (STANDS_AFTER + 2), under_way=short_at_the_learnt_rate, from_s=now_s
     )
     assert congestion.limit < learnt * 0.7
+
+
+def test_a_queue_longer_than_any_burst_may_be_stands_at_once() -> None:
+    congestion = Congestion(BUDGET_S)
+    now_s = work(congestion, per_s=6000, seconds=3, under_way=100)
+    # as at the onset of an overload: what was let in at the learnt rate takes three times as long as it may
+    work(congestion, per_s=2000, seconds=WINDOW_S * (STANDS_AFTER - 1.5), under_way=congestion.limit, from_s=now_s)
+    assert congestion.limit <= 1.02 * 6000 * BUDGET_S * STANDING

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server import links
-from server.links import Counter, Link, inherited, make_pair, spell_ends
+from server.links import Counter, Link, make_pair
 
 
 @pytest.fixture
@@ -83,19 +82,3 @@ def test_the_counter_is_shared(pair: tuple[Link, Link]) -> None:
     here, there = pair
     there.closed.value += 7
     assert here.closed.value == 7
-
-
-def test_a_worker_inherits_its_ends_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = make_pair()
-    own = Counter(os.dup(here.closed.descriptor))
-    monkeypatch.setenv(links.WORKER_VARIABLE, spell_ends(there, own, 8001, 3))
-    there.detach()
-    found = inherited()
-    assert found is not None
-    link, grpc_port, slot = found
-    assert (grpc_port, slot) == (8001, 3)
-    link.closed.value = 3
-    assert here.closed.value == 3
-    assert inherited() is None
-    link.close()
-    here.close()

@@ -135,6 +135,17 @@ def test_refusals_are_counted_by_the_bound_that_was_met() -> None:
     assert told == dict.fromkeys(REFUSALS, 0) | {"queue_full": 1, "late": 1, "congestion": 1}
 
 
+def test_what_was_refused_unread_is_told_like_any_other_refusal() -> None:
+    metrics = Metrics()
+    nobody = {"model": "", "version": ""}
+    for scrape in (1, 2):
+        metrics.count_shed("http")
+        assert value(metrics, "shoal_requests_total", protocol="http", outcome="Overloaded", **nobody) == scrape
+    metrics.count_shed("v2_http")
+    assert value(metrics, "shoal_request_seconds_count", protocol="v2_http", **nobody) == 1
+    assert value(metrics, "shoal_refusals_total", reason="congestion") == 3
+
+
 def test_whoever_has_something_to_tell_can() -> None:
     metrics = Metrics()
     metrics.sources.append(lambda: about("1.2", 0.25))
