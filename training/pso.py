@@ -15,7 +15,8 @@ Constraints are Optuna's (`trial.set_constraint(name, value)`, kept where the va
 better one, of a particle and of its neighbourhood, is decided by Deb, "An efficient constraint handling method for
 genetic algorithms", CMAME 186, 2000: one that keeps the constraints before one that does not; of two that keep them the
 better value; of two that do not the smaller violation. No weight has to be chosen between value and violation, and a
-trial that was stopped for its constraint, and has no value, still shows the way.
+trial that was stopped for its constraint, and has no value, still shows the way. Where a move is expected to break a
+constraint it is mended before it is tried (`training.pso_repair`).
 """
 
 import threading
@@ -225,7 +226,10 @@ class PSOSampler(BaseSampler):  # type: ignore[misc, unused-ignore] # Optuna may
         """
         rng = np.random.default_rng([known.seed, number])
         swarm = known.memory.swarm(space)
-        params, point, velocity = self._next(known, swarm, number, rng)
+        params, moved, velocity = self._next(known, swarm, number, rng)
+        point = swarm.repair.moved(moved)
+        if point is not moved:
+            params = swarm.space.decode(point, rng)
         in_flight = {swarm.key(other.params) for other in known.running if swarm.space.covers(other.distributions)}
         for attempt in range(1, _ATTEMPTS):
             if not swarm.was_tried(params) and swarm.key(params) not in in_flight:

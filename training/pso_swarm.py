@@ -16,6 +16,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from training.pso_repair import Repair
 from training.pso_space import SwarmSpace, Vector
 
 FLIGHT_KEY: Final = "pso"  # system attribute of a trial: its particle, position and velocity
@@ -93,6 +94,7 @@ class Swarm:
         self._visits: dict[int, Visit] = {}
         self._last: dict[int, tuple[int, Vector, Vector]] = {}
         self._tried: set[tuple[Any, ...]] = set()
+        self.repair: Final = Repair()
 
     def learn(self, trial: FrozenTrial) -> None:
         """Takes a finished trial in; the order of trials does not matter.
@@ -109,6 +111,7 @@ class Swarm:
         self._remember_last(particle, trial.number, flight, point)
         if trial.state == TrialState.FAIL:
             return
+        self.repair.learn(trial.number, point, trial.constraints)
         visit = Visit(_rank(trial, self._sign), point)
         if particle not in self._visits or visit.rank < self._visits[particle].rank:
             self._visits[particle] = visit
