@@ -20,6 +20,8 @@ _FEWEST: Final = 4  # trials, below which a regression would be a guess
 _MOST: Final = 400  # the newest, which are nearest to where the swarm is
 _RIDGE: Final = 0.1
 _BEYOND: Final = 1.2  # of the way: the regression is not exact, and at the limit itself half would be refused
+_LOWEST: Final = -0.99
+_HIGHEST: Final = 1e9
 _WALLS: Final = 8  # turns of the way at walls
 
 
@@ -38,8 +40,8 @@ class Repair:
             constraints: Name → value, kept where it is 0 or less.
         """
         for name, value in constraints.items():
-            # Of costs that are products of sizes the logarithm is the straight one; 0 stays 0.
-            level = math.copysign(math.log1p(min(abs(value), 1e9)), value)
+            # A cost is a product of sizes, so the logarithm of its share of the limit is what is linear; 0 stays 0.
+            level = math.log1p(min(_HIGHEST, max(_LOWEST, value)))
             self._known.setdefault(name, {})[number] = (point, level)
 
     def moved(self, point: Vector) -> Vector:

