@@ -148,7 +148,7 @@ def violation(trial: FrozenTrial) -> float:
     Args:
         trial: Any trial; one that was given no constraint keeps them all.
     """
-    return sum(excess for excess in trial.constraints.values() if excess > 0)
+    return float(sum(excess for excess in trial.constraints.values() if excess > 0))
 
 
 def _rank(trial: FrozenTrial, sign: int) -> Rank:
