@@ -282,8 +282,6 @@ REPORTED: tuple[Problem, ...] = (
     Problem("categories", _sphere, ("cat4", "cat3", "cat5", "cat2", "float", "log"), shifting=0.15),
     Problem("cnn-noisy", _different_powers, _CNN, shifting=0.15, noise=0.02),
     Problem("rastrigin-rotated", _rastrigin, ("float", "float", "log"), rotated=True),
-    Problem("powers-wide", _different_powers, _WIDE, shifting=0.05, noise=0.02),
-    Problem("sphere-wide", _sphere, _WIDE, rotated=True, noise=0.02),
 )
 
 TUNING: tuple[Problem, ...] = (
@@ -297,8 +295,6 @@ TUNING: tuple[Problem, ...] = (
     Problem("valley-rotated", _valley, ("float", "log", "log", "logint", "cat3"), rotated=True),
     Problem("salomon", _salomon, ("float", "float", "log", "log", "int10")),
     Problem("absolute-categories", _absolute, ("cat5", "cat4", "cat3", "log", "log", "float"), shifting=0.15),
-    Problem("valley-wide", _valley, _WIDE, shifting=0.05, noise=0.02),
-    Problem("levy-wide", _levy, _WIDE, noise=0.02),
 )
 
 CONSTRAINED: tuple[Problem, ...] = (
