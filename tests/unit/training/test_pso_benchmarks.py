@@ -35,6 +35,7 @@ def test_few_random_points_keep_a_constraint_and_it_grows_with_the_sizes(problem
     assert member.excess(small) < 0 < member.excess(large)
 
 
+@pytest.mark.slow
 def test_what_breaks_a_constraint_is_told_without_a_value_and_never_counts_as_the_best() -> None:
     problem = replace(CONSTRAINED[0], allowed=0.02)
     found = {sampler: search(sampler, problem.member(1), 1) for sampler in ("random", "pso")}
