@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from rich.progress import track
 
-from benchmarks.pso_functions import REPORTED, TUNING, Problem
+from benchmarks.pso_functions import CONSTRAINED, REPORTED, TUNING, Problem
 from benchmarks.pso_report import draw, summarise, table
-from benchmarks.pso_samplers import BUDGETS, IN_FLIGHT, SAMPLERS, pso_settings, search
+from benchmarks.pso_samplers import BUDGETS, IN_FLIGHT, REFUSED, SAMPLERS, pso_settings, search
 
+_SUITES: Final = {"reported": REPORTED, "tuning": TUNING, "constrained": CONSTRAINED}
 _TUNING_SEED: Final = 1000  # the reported functions have seeds from 0
 _FRIEDMAN_SAMPLERS: Final = 3  # the test takes no fewer
 _SAVE_EVERY: Final = 20  # searches, some ten seconds
@@ -26,6 +27,9 @@ examples:
   python -m benchmarks.pso                            30 seeds of 12 problems, some ten minutes on one core
   python -m benchmarks.pso --seeds 2 --samplers random,tpe,pso --results quick.json --figure quick.png
   python -m benchmarks.pso --suite tuning             the problems by which the defaults were chosen
+  python -m benchmarks.pso --suite constrained --samplers random,tpe,pso \\
+      --results benchmarks/results/pso-constrained.json --figure docs/figures/pso-constrained.svg
+                                                      under a limit that few random points keep
 
 Run it again after an interruption: finished searches are kept in the results file. Sampler `confpso-8` needs
 `pip install nevergrad`; leave it out with --samplers random,tpe,pso.
@@ -66,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, default=30, help="functions per problem (default: 30)")
-    parser.add_argument("--suite", choices=("reported", "tuning"), default="reported", help="which problems")
+    parser.add_argument("--suite", choices=tuple(_SUITES), default="reported", help="which problems")
     parser.add_argument("--samplers", default=",".join(SAMPLERS), help=f"some of {','.join(SAMPLERS)} (default: all)")
     results = Path("benchmarks/results/pso-suite.json")
     parser.add_argument("--results", type=Path, default=results, metavar="FILE", help=f"JSON (default: {results})")
@@ -86,11 +90,15 @@ def _loaded(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"expected samplers out of {', '.join(SAMPLERS)}, received {', '.join(unknown)}")
     if "pso" not in samplers or len(samplers) < _FRIEDMAN_SAMPLERS:
         raise ValueError(f"expected pso and at least two other samplers, received {options.samplers}")
+    if "confpso-8" in samplers and options.suite == "constrained":
+        raise ValueError("confpso-8 knows no constraints: leave it out with --samplers random,tpe,pso")
     if "confpso-8" in samplers and find_spec("nevergrad") is None:
         raise ValueError("confpso-8 needs nevergrad: pip install nevergrad, or leave it out of --samplers")
     if options.seeds < 1:
         raise ValueError(f"expected at least one seed, received {options.seeds}")
     settings = {"suite": options.suite, "budgets": list(BUDGETS), "in_flight": IN_FLIGHT, "pso": pso_settings()}
+    if options.suite == "constrained":
+        settings["refused"] = REFUSED
     if not options.results.exists():
         return {"schema": 1, "settings": settings, "machine": _machine(), "values": {}}
     results: dict[str, Any] = json.loads(options.results.read_text())
@@ -114,7 +122,7 @@ def _missing(
 ) -> Iterator[tuple[Problem, str, int]]:
     first = _TUNING_SEED if options.suite == "tuning" else 0
     for seed in range(first, first + options.seeds):
-        for problem in TUNING if options.suite == "tuning" else REPORTED:
+        for problem in _SUITES[options.suite]:
             done = values.setdefault(problem.name, {})
             yield from ((problem, sampler, seed) for sampler in samplers if str(seed) not in done.get(sampler, {}))
 

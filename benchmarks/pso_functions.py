@@ -1,11 +1,13 @@
 """Functions with a known optimum that look like tuning problems: mixed kinds of parameters, some rotated, some noisy.
 
     parameters ─unit values u in [0, 1]─▶ z = 10 R (u − u* − shift of the chosen categories) ─▶ shape(z) + penalties
+                                        └▶ exp(w · u) ≤ limit, where there is one: what a network costs
 
 Each seed of a problem is a problem of its own: the optimum `u*` (never near the centre), the rotation `R` and what
 each category costs are drawn anew, so that no sampler can be lucky with a centre or with the order of the choices.
 `TUNING` holds the problems by which `training.pso`'s defaults were chosen, `REPORTED` those that the report is about;
-they share neither a shape nor a seed.
+they share neither a shape nor a seed. `CONSTRAINED` are problems of the report's kind under a limit that few random
+points keep.
 """
 
 import math
@@ -34,6 +36,7 @@ class Problem:
         rotated: Whether parameters interact through a random rotation.
         shifting: Whether a category also moves the optimum of the numeric parameters, by up to this much of the range.
         noise: Standard deviation of what is added to every evaluation, as a share of a random point's typical value.
+        allowed: Share of random points that keep the constraint; 1: there is none.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Problem:
     rotated: bool = False
     shifting: float = 0.0
     noise: float = 0.0
+    allowed: float = 1.0
 
     def space(self) -> dict[str, BaseDistribution]:
         """The search space, parameters named `p0`, `p1` and so on."""
@@ -62,7 +66,8 @@ class Problem:
         scale = _typical(self.shape, numeric, optimum, rng)
         penalties = [rng.permutation(np.linspace(0.0, 1.0, count)) * 0.5 * scale for count in choices]
         shifts = [rng.uniform(-self.shifting, self.shifting, size=(count, numeric)) for count in choices]
-        return Member(self, optimum, rotation, tuple(penalties), tuple(shifts), self.noise * scale, seed)
+        limit = _limit(numeric, self.allowed, rng) if self.allowed < 1 else None
+        return Member(self, optimum, rotation, tuple(penalties), tuple(shifts), self.noise * scale, limit, seed)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Member:
         penalties: What each choice costs, per categorical parameter.
         shifts: How far each choice moves the optimum, `[choices, numeric]` per categorical parameter.
         noise: Standard deviation of the noise.
+        limit: The constraint, where there is one.
         seed: The seed it was drawn with.
     """
 
@@ -85,6 +91,7 @@ class Member:
     penalties: tuple[Vector, ...]
     shifts: tuple[Vector, ...]
     noise: float
+    limit: "Limit | None"
     seed: int
 
     def true_value(self, params: Mapping[str, Any]) -> float:
@@ -110,6 +117,17 @@ class Member:
         noise = np.random.default_rng([self.seed, evaluation, 7]).normal() * self.noise if self.noise else 0.0
         return self.true_value(params) + float(noise)
 
+    def excess(self, params: Mapping[str, Any]) -> float:
+        """What the parameters cost above the limit, as a share of it; 0 or less: they keep it, or there is none.
+
+        Args:
+            params: A value for each parameter of the space.
+        """
+        if self.limit is None:
+            return 0.0
+        unit, _ = self._split(params)
+        return math.expm1(float(self.limit.weights @ unit) - self.limit.most)
+
     def _split(self, params: Mapping[str, Any]) -> tuple[Vector, list[int]]:
         unit: list[float] = []
         choices: list[int] = []
@@ -120,6 +138,24 @@ class Member:
             else:
                 unit.append(_unit_value(_distribution(kind), value))
         return np.array(unit), choices
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A constraint on a cost that grows with some of the numeric parameters, as a network's does with its layers.
+
+    Args:
+        weights: Of the unit values in the logarithm of the cost, `[numeric]`.
+        most: The logarithm of the limit.
+    """
+
+    weights: Vector
+    most: float
+
+
+def _limit(numeric: int, allowed: float, rng: np.random.Generator) -> Limit:
+    weights = rng.uniform(0.6, 1.8, size=numeric) * (np.arange(numeric) < max(2, round(0.6 * numeric)))
+    return Limit(weights, float(np.quantile(rng.uniform(size=(2000, numeric)) @ weights, allowed)))
 
 
 def _distribution(kind: str) -> BaseDistribution:
@@ -230,6 +266,7 @@ def _salomon(z: Vector) -> float:
     return 1 - math.cos(math.pi * radius / 2) + 0.5 * radius
 
 
+_WIDE = ("logint",) * 6 + ("float",) * 4 + ("log", "log", "cat3", "cat2")  # as many as the spaces of real models
 _CNN = ("logint", "logint", "float", "log", "int6", "log", "float", "cat3")
 
 REPORTED: tuple[Problem, ...] = (
@@ -258,4 +295,13 @@ TUNING: tuple[Problem, ...] = (
     Problem("valley-rotated", _valley, ("float", "log", "log", "logint", "cat3"), rotated=True),
     Problem("salomon", _salomon, ("float", "float", "log", "log", "int10")),
     Problem("absolute-categories", _absolute, ("cat5", "cat4", "cat3", "log", "log", "float"), shifting=0.15),
+)
+
+CONSTRAINED: tuple[Problem, ...] = (
+    Problem("sphere-limited", _sphere, ("float", "float", "log", "log", "int16", "cat3"), allowed=0.1),
+    Problem("rosenbrock-limited", _rosenbrock, ("float", "float", "log", "log"), allowed=0.1),
+    Problem("ridge-limited", _schwefel_ridge, ("log", "log", "log", "logint", "logint", "cat4"), allowed=0.05),
+    Problem("cnn-limited", _different_powers, _CNN, shifting=0.15, noise=0.02, allowed=0.05),
+    Problem("wide-limited", _different_powers, _WIDE, shifting=0.05, noise=0.02, allowed=0.1),
+    Problem("wide-narrow", _salomon, _WIDE, noise=0.02, allowed=0.02),
 )

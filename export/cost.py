@@ -68,6 +68,13 @@ def measure(path: Path, *, opset: int) -> Cost:
     return Cost(measured[fastest], float32_us, fastest, measured)
 
 
+def forget() -> None:
+    """Lets go of the models that were measured, which Keras would keep for names."""
+    import keras  # noqa: PLC0415 - seconds to import
+
+    keras.backend.clear_session()
+
+
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise ExportError(f"expected a .keras file, found none at {path}")

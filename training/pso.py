@@ -10,6 +10,13 @@ The first trials are a Latin hypercube; from then on particles fly. Nothing is k
 cache, so any number of processes and machines may ask and tell in any order, a killed one loses nothing, and a new one
 goes on where it stopped. What is random about a trial depends on the seed and the trial's number alone: a study that
 one worker began, left and resumed walks the path that it would have walked.
+
+Constraints are Optuna's (`trial.set_constraint(name, value)`, kept where the value is 0 or less). Which place is the
+better one, of a particle and of its neighbourhood, is decided by Deb, "An efficient constraint handling method for
+genetic algorithms", CMAME 186, 2000: one that keeps the constraints before one that does not; of two that keep them the
+better value; of two that do not the smaller violation. No weight has to be chosen between value and violation, and a
+trial that was stopped for its constraint, and has no value, still shows the way. Where a move is expected to break a
+constraint it is mended before it is tried (`training.pso_repair`).
 """
 
 import threading
@@ -41,8 +48,9 @@ Boundary = Literal["midway", "reflect", "absorb"]
 class Coefficients:
     """How particles move; the defaults were chosen on `benchmarks.pso_functions.TUNING` for 24 to 160 evaluations.
 
-    Inertia and jitter cool with the study's age `a`, its trials as multiples of the first design:
-    `w = final_inertia + (inertia − final_inertia) / a` and `σ = jitter / a`. That needs no budget to be known.
+    Inertia and jitter cool with the study's age `a`, its trials as multiples of the first design, less those that broke
+    a constraint: `w = final_inertia + (inertia − final_inertia) / a` and `σ = jitter / a`. That needs no budget to be
+    known.
 
     Args:
         inertia: `w` at the first move.
@@ -207,7 +215,7 @@ class PSOSampler(BaseSampler):  # type: ignore[misc, unused-ignore] # Optuna may
             known = self._refreshed(study, trial)
             swarm = known.memory.swarm({param_name: param_distribution})
             rng = np.random.default_rng([known.seed, trial.number, crc32(param_name.encode())])
-            return self._next(swarm, trial.number, known.seed, rng).params[param_name]
+            return self._next(known, swarm, trial.number, rng).params[param_name]
 
     def _untried(
         self, known: "_Known", space: dict[str, BaseDistribution], number: int
@@ -218,7 +226,10 @@ class PSOSampler(BaseSampler):  # type: ignore[misc, unused-ignore] # Optuna may
         """
         rng = np.random.default_rng([known.seed, number])
         swarm = known.memory.swarm(space)
-        params, point, velocity = self._next(swarm, number, known.seed, rng)
+        params, moved, velocity = self._next(known, swarm, number, rng)
+        point = swarm.repair.moved(moved)
+        if point is not moved:
+            params = swarm.space.decode(point, rng)
         in_flight = {swarm.key(other.params) for other in known.running if swarm.space.covers(other.distributions)}
         for attempt in range(1, _ATTEMPTS):
             if not swarm.was_tried(params) and swarm.key(params) not in in_flight:
@@ -227,28 +238,29 @@ class PSOSampler(BaseSampler):  # type: ignore[misc, unused-ignore] # Optuna may
             params = swarm.space.decode(point, rng)
         return params, Flight(number % self._population, swarm.space.fingerprint, point, velocity)
 
-    def _next(self, swarm: Swarm, number: int, seed: int, rng: np.random.Generator) -> "_Move":
+    def _next(self, known: "_Known", swarm: Swarm, number: int, rng: np.random.Generator) -> "_Move":
         """Where a trial's particle goes."""
         everyone = swarm.best_of(range(self._population))
         if number < self._design or everyone is None:
-            params = _design_params(swarm.space, number, self._design, seed, rng)
+            params = _design_params(swarm.space, number, self._design, known.seed, rng)
             point = swarm.space.encode(params)
             return _Move(params, point, np.zeros_like(point))
         particle = number % self._population
         own = swarm.best_of([particle]) or everyone
         social = swarm.best_of(self._neighbours(particle)) or everyone
         position, velocity = swarm.last(particle) or (own.point, np.zeros_like(own.point))
-        velocity = self._velocity(position, velocity, own.point, social.point, number, rng)
+        age = max(1.0, (number - known.memory.infeasible) / self._design)
+        velocity = self._velocity(position, velocity, own.point, social.point, age, rng)
         position, velocity = self._bounded(position, velocity, rng)
         return _Move(swarm.space.decode(position, rng), position, velocity)
 
-    def _velocity(self, x: Vector, v: Vector, p: Vector, g: Vector, number: int, rng: np.random.Generator) -> Vector:
+    def _velocity(self, x: Vector, v: Vector, p: Vector, g: Vector, age: float, rng: np.random.Generator) -> Vector:
         """The update rule: v' = w v + c₁ r₁ (p − x) + c₂ r₂ (g − x) + σ N(0, 1).
 
         Kennedy & Eberhart, "Particle swarm optimization", ICNN 1995, with the inertia `w` of Shi & Eberhart, "A
         modified particle swarm optimizer", CEC 1998; `r₁` and `r₂` are drawn per coordinate.
         """
-        c, age = self._coefficients, max(1.0, number / self._design)
+        c = self._coefficients
         w = c.final_inertia + (c.inertia - c.final_inertia) / age
         noise = c.jitter / age * rng.normal(size=x.size)
         r1, r2 = rng.random(x.size), rng.random(x.size)

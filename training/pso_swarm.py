@@ -16,12 +16,14 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from training.pso_repair import Repair
 from training.pso_space import SwarmSpace, Vector
 
 FLIGHT_KEY: Final = "pso"  # system attribute of a trial: its particle, position and velocity
 _DECIMALS: Final = 6  # keeps the attribute of 100 parameters under 2 KB
 _SPACES_KEPT: Final = 64  # a study whose ranges differ in every trial would otherwise fill the memory
-_PRUNED_RANK: Final = 1  # behind every complete trial, whatever its last report
+
+Rank = tuple[float, bool, int, float, int]
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ class Visit:
     """A point and how good it is.
 
     Args:
-        rank: The smaller, the better: state, value to minimise, number (so that ties have one winner).
+        rank: The smaller, the better, see `_rank`.
         point: `float64[size]`, snapped to the values that were really tried.
     """
 
-    rank: tuple[int, float, int]
+    rank: Rank
     point: Vector
 
 
@@ -92,6 +94,7 @@ class Swarm:
         self._visits: dict[int, Visit] = {}
         self._last: dict[int, tuple[int, Vector, Vector]] = {}
         self._tried: set[tuple[Any, ...]] = set()
+        self.repair: Final = Repair()
 
     def learn(self, trial: FrozenTrial) -> None:
         """Takes a finished trial in; the order of trials does not matter.
@@ -108,7 +111,8 @@ class Swarm:
         self._remember_last(particle, trial.number, flight, point)
         if trial.state == TrialState.FAIL:
             return
-        visit = Visit(self._rank(trial), point)
+        self.repair.learn(trial.number, point, trial.constraints)
+        visit = Visit(_rank(trial, self._sign), point)
         if particle not in self._visits or visit.rank < self._visits[particle].rank:
             self._visits[particle] = visit
 
@@ -137,10 +141,25 @@ class Swarm:
         else:
             self._last[particle] = (number, flight.position, flight.velocity)
 
-    def _rank(self, trial: FrozenTrial) -> tuple[int, float, int]:
-        value = math.nan if trial.value is None else self._sign * trial.value
-        state = 0 if trial.state == TrialState.COMPLETE else _PRUNED_RANK
-        return state, math.inf if math.isnan(value) else value, trial.number
+
+def violation(trial: FrozenTrial) -> float:
+    """By how much a trial breaks its constraints, added up over them as Optuna's own samplers do; 0: it keeps them.
+
+    Args:
+        trial: Any trial; one that was given no constraint keeps them all.
+    """
+    return float(sum(excess for excess in trial.constraints.values() if excess > 0))
+
+
+def _rank(trial: FrozenTrial, sign: int) -> Rank:
+    """Deb's rules (`training.pso`), then complete before pruned, and of these the one that was stopped latest.
+
+    Values of different steps would not compare, so a pruned trial's last report only decides among those of its step.
+    """
+    value = math.nan if trial.value is None else sign * trial.value
+    pruned = trial.state != TrialState.COMPLETE
+    steps = trial.last_step if pruned and trial.last_step is not None else 0
+    return violation(trial), pruned, -steps, math.inf if math.isnan(value) else value, trial.number
 
 
 class Memory:
@@ -157,6 +176,7 @@ class Memory:
         self._finished: dict[int, FrozenTrial] = {}
         self._shared: dict[str, BaseDistribution] | None = None
         self._swarms: dict[int, Swarm] = {}
+        self.infeasible = 0  # finished trials that broke a constraint
 
     def refresh(self, trials: Sequence[FrozenTrial]) -> None:
         """Takes in what finished since the last call.
@@ -168,6 +188,7 @@ class Memory:
             if trial.number in self._finished or not trial.state.is_finished():
                 continue
             self._finished[trial.number] = trial
+            self.infeasible += violation(trial) > 0
             self._share(trial)
             for swarm in self._swarms.values():
                 swarm.learn(trial)

@@ -17,6 +17,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from training import runs
+from training.pso_storage import open_storage
 from training.tuning import study as studies
 
 SPACE = """
@@ -127,14 +128,37 @@ def test_a_killed_worker_ctrl_c_and_the_same_command_again(
     assert json.loads((command.tuning / "optimization_results.json").read_text())["counts"]["complete"] == len(complete)
     assert not list(command.tuning.glob(".scratch*"))
 
-    again = started("--best", "2")
+    wanted = max(TRIALS, len(complete) + 1)
+    again = started("--best", "2", "--trials", f"{wanted}")
+    _sleep_and_wake(command, again)
     output, errors = again.communicate(timeout=TIMEOUT_S)
     assert (again.returncode, errors) == (0, "")
     assert f"going on after {len(complete)} trials" in output
     trials = command.trials()
     assert [one for one in trials if one.number in {before.number for before in complete}] == complete
-    assert sum(one.state == TrialState.COMPLETE for one in trials) == TRIALS
+    assert sum(one.state == TrialState.COMPLETE for one in trials) == wanted
+    assert not [one for one in trials[len(left) :] if studies.outcome(one) == studies.LOST]
     _check_run(command)
+
+
+def _sleep_and_wake(command: Command, process: subprocess.Popen[str]) -> None:
+    """Halts all of a search in the midst of a trial, as a laptop that is shut, until its heartbeats are an hour old."""
+    file = command.tuning / "study.db"
+    wait_for(file, WORKING, process)
+    while True:
+        os.killpg(process.pid, signal.SIGSTOP)
+        try:
+            with contextlib.closing(sqlite3.connect(file, timeout=0.1)) as connection, connection:
+                connection.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 hour')")
+            break
+        except sqlite3.OperationalError:  # halted in the midst of a write
+            os.killpg(process.pid, signal.SIGCONT)
+    storage = open_storage(f"sqlite:///{file}")
+    storage.heartbeat_interval, storage.grace_period = studies.HEARTBEAT_S, studies.GRACE_S
+    study = optuna.load_study(storage=storage, study_name=STUDY)
+    assert studies.give_up_lost(study) == 0
+    studies.close(study)
+    os.killpg(process.pid, signal.SIGCONT)
 
 
 def _check_run(command: Command) -> None:

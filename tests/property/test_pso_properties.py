@@ -132,7 +132,9 @@ def test_no_order_of_events_stops_the_swarm_or_drives_it_out(
         assert flight is None or all(0 <= coordinate <= 1 for coordinate in flight["position"])
 
 
-def finished(number: int, value: float, state: TrialState, position: float | None) -> FrozenTrial:
+def finished(
+    number: int, value: float, state: TrialState, position: float | None, excesses: dict[str, float], steps: int
+) -> FrozenTrial:
     distributions = {"p": FloatDistribution(0, 1)}
     flight = (
         None
@@ -150,6 +152,8 @@ def finished(number: int, value: float, state: TrialState, position: float | Non
         params={"p": (number % 10) / 10},
         distributions=distributions,
         system_attrs={} if flight is None else {FLIGHT_KEY: flight},
+        intermediate_values=dict.fromkeys(range(1, steps + 1), value),
+        constraints=excesses,
     )
     trial.number = number
     return trial
@@ -160,21 +164,46 @@ TRIALS = st.lists(
         st.integers(-3, 3).map(float),
         st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]),
         st.none() | st.floats(0, 1),
+        st.dictionaries(st.sampled_from("ab"), st.integers(-2, 2).map(float)),
+        st.integers(0, 3),
     ),
     max_size=12,
 )
 
 
+def learnt(trials: list[FrozenTrial]) -> Swarm:
+    swarm = Swarm(SwarmSpace({"p": FloatDistribution(0, 1)}), population=3, sign=1)
+    for trial in trials:
+        swarm.learn(trial)
+    return swarm
+
+
 @given(TRIALS, st.randoms(use_true_random=False))
-def test_a_swarm_is_the_same_in_whatever_order_its_trials_are_learnt(
-    trials: list[tuple[float, TrialState, float | None]], random: Any
-) -> None:
+def test_a_swarm_is_the_same_in_whatever_order_its_trials_are_learnt(trials: list[Any], random: Any) -> None:
     in_order = [finished(number, *trial) for number, trial in enumerate(trials)]
-    shuffled = random.sample(in_order, len(in_order))
-    swarms = [Swarm(SwarmSpace({"p": FloatDistribution(0, 1)}), population=3, sign=1) for _ in range(2)]
-    for swarm, learnt in zip(swarms, (in_order, shuffled), strict=True):
-        for trial in learnt:
-            swarm.learn(trial)
+    swarms = [learnt(in_order), learnt(random.sample(in_order, len(in_order)))]
     for particle in range(3):
         assert repr(swarms[0].best_of([particle])) == repr(swarms[1].best_of([particle]))
         assert repr(swarms[0].last(particle)) == repr(swarms[1].last(particle))
+
+
+@given(TRIALS)
+def test_the_best_is_chosen_by_debs_rules(trials: list[Any]) -> None:
+    living = [finished(number, *trial) for number, trial in enumerate(trials)]
+    living = [trial for trial in living if trial.state != TrialState.FAIL]
+    best = learnt(living).best_of(range(3))
+    if best is None:
+        assert not living
+        return
+    chosen = living[[trial.number for trial in living].index(best.rank[-1])]
+    excess = {trial.number: sum(max(0.0, one) for one in trial.constraints.values()) for trial in living}
+    feasible = [trial for trial in living if not excess[trial.number]]
+    if not feasible:
+        assert excess[chosen.number] == min(excess.values())
+        return
+    assert not excess[chosen.number]
+    complete = [trial.value for trial in feasible if trial.state == TrialState.COMPLETE]
+    if complete:
+        assert chosen.value == min(complete)
+    else:
+        assert chosen.last_step == max((trial.last_step for trial in feasible), key=lambda step: step or 0)

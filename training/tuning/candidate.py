@@ -14,7 +14,8 @@ from training.data.loading import Dataset
 from training.loop import Epoch, Fitted
 from training.plan import Plan
 from training.settings import TrainSettings
-from training.tuning import cost, space
+from training.tuning import space
+from training.tuning.cost import Meter
 from training.tuning.settings import Job
 
 
@@ -54,9 +55,9 @@ class Candidate:
         gc.collect()
         self._plan: Plan = plan.decide(settings_of(job.proxy, values, data), data)
 
-    def us_per_image(self, folder: Path) -> float:
-        """Measures what an image would cost in production; see `cost.us_per_image`."""
-        return cost.us_per_image(self._plan.build(), folder)
+    def us_per_image(self, meter: Meter) -> float:
+        """Measures what an image would cost in production."""
+        return meter.us_per_image(self._plan.build())
 
     def train(self, folder: Path, on_epoch: Callable[[Epoch], None]) -> tuple[float, Fitted]:
         """Trains for the few epochs of a trial; nothing is kept, and the test split is not touched.

@@ -25,6 +25,7 @@ from training.data.loading import Dataset, load
 from training.errors import Diverged, TrainingError
 from training.quiet import quiet_import
 from training.tuning import study as studies
+from training.tuning.cost import Meter
 from training.tuning.settings import Job
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def work(job: Job, place: Place) -> None:
     data = load(job.proxy)  # once, for all trials
     study = studies.join_study(job)
     try:
-        while (trial := _asked(study, job, place)) is not None:
-            with _heartbeat(study, trial):
-                _evaluate(job, trial, data, place)
+        with Meter(place.scratch) as meter:
+            while (trial := _asked(study, job, place)) is not None:
+                with _heartbeat(study, trial):
+                    _evaluate(job, trial, data, meter)
     finally:
         studies.close(study)
 
@@ -102,13 +104,21 @@ def _asked(study: optuna.Study, job: Job, place: Place) -> optuna.Trial | None:
         return studies.ask(study, job) if studies.is_open(trials, job) else None
 
 
-def _evaluate(job: Job, trial: optuna.Trial, data: Dataset, place: Place) -> None:
+def _evaluate(job: Job, trial: optuna.Trial, data: Dataset, meter: Meter) -> None:
     """Trains a trial and tells the study how it went."""
     began_s = time.perf_counter()
+    try:
+        _tell(job, trial, data, meter)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        console.say(f"trial {trial.number} was given up meanwhile: this machine was silent for too long")
+    console.say(f"trial {trial.number}: {time.perf_counter() - began_s:.1f} s")
+
+
+def _tell(job: Job, trial: optuna.Trial, data: Dataset, meter: Meter) -> None:
     values = job.space.suggest(trial)
     console.say(f"trial {trial.number}: {values}")
     try:
-        accuracy = _measured(job, trial, values, data, place)
+        accuracy = _measured(job, trial, values, data, meter)
     except optuna.TrialPruned:
         studies.finish(trial, TrialState.PRUNED, studies.POOR)
     except _TooSlowError as slow:
@@ -117,26 +127,25 @@ def _evaluate(job: Job, trial: optuna.Trial, data: Dataset, place: Place) -> Non
         studies.finish(trial, TrialState.PRUNED, studies.DIVERGED, str(diverged))
     except TrainingError as error:
         studies.finish(trial, TrialState.FAIL, studies.REFUSED, str(error))
-    except optuna.exceptions.UpdateFinishedTrialError:
-        console.say(f"trial {trial.number} was given up meanwhile: this machine was silent for too long")
     else:
         trial.study.tell(trial, accuracy, skip_if_finished=True)
-    console.say(f"trial {trial.number}: {time.perf_counter() - began_s:.1f} s")
 
 
 class _TooSlowError(Exception):
     """What the candidate costs, and what it may."""
 
 
-def _measured(job: Job, trial: optuna.Trial, values: dict[str, object], data: Dataset, place: Place) -> float:
+def _measured(job: Job, trial: optuna.Trial, values: dict[str, object], data: Dataset, meter: Meter) -> float:
     with quiet_import():
         from training.tuning.candidate import Candidate  # noqa: PLC0415 (TensorFlow, after its environment is set)
 
     candidate = Candidate(job, values, data)
     if job.measures_cost:
-        cost_us = candidate.us_per_image(place.scratch)
+        cost_us = candidate.us_per_image(meter)
         trial.set_user_attr(studies.US_PER_IMAGE, round(cost_us, 2))
         limit_us = job.tuning.max_us_per_image
+        if limit_us:
+            trial.set_constraint(studies.US_PER_IMAGE, cost_us / limit_us - 1)  # the sampler learns from it
         if limit_us and cost_us > limit_us:
             raise _TooSlowError(f"expected at most {limit_us:g} µs per image, received {cost_us:.1f}")
 
@@ -145,7 +154,7 @@ def _measured(job: Job, trial: optuna.Trial, values: dict[str, object], data: Da
         if epoch.epoch < job.tuning.proxy_epochs and trial.should_prune():
             raise optuna.TrialPruned
 
-    accuracy, fitted = candidate.train(place.scratch, report)
+    accuracy, fitted = candidate.train(meter.folder, report)
     trial.set_user_attr("images_per_s", max(line.images_per_s for line in fitted.history))
     trial.set_user_attr("parameters", sum(int(weights.size) for weights in fitted.weights))
     return accuracy

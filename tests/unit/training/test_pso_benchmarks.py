@@ -1,18 +1,19 @@
 """The benchmarks of the swarm: that they measure what they say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import pso, pso_asking, pso_crash
-from benchmarks.pso_functions import REPORTED, TUNING, Problem
+from benchmarks.pso_functions import CONSTRAINED, REPORTED, TUNING, Problem
 from benchmarks.pso_report import summarise, table
 from benchmarks.pso_samplers import search
 
 
-@pytest.mark.parametrize("problem", [*REPORTED, *TUNING], ids=lambda problem: problem.name)
+@pytest.mark.parametrize("problem", [*REPORTED, *TUNING, *CONSTRAINED], ids=lambda problem: problem.name)
 def test_no_parameters_are_better_than_the_optimum(problem: Problem) -> None:
     member = problem.member(3)
     assert problem.shape(np.zeros_like(member.optimum)) == pytest.approx(0, abs=1e-9)
@@ -20,6 +21,28 @@ def test_no_parameters_are_better_than_the_optimum(problem: Problem) -> None:
     points = rng.uniform(-5, 5, size=(200, member.optimum.size))
     assert min(problem.shape(point) for point in points) > 0
     assert np.all(np.abs(member.optimum - 0.5) >= 0.15)
+
+
+@pytest.mark.parametrize("problem", CONSTRAINED, ids=lambda problem: problem.name)
+def test_few_random_points_keep_a_constraint_and_it_grows_with_the_sizes(problem: Problem) -> None:
+    member = problem.member(3)
+    assert member.limit is not None
+    units = np.random.default_rng(0).uniform(size=(3000, member.optimum.size))
+    kept = np.mean(units @ member.limit.weights <= member.limit.most)
+    assert kept == pytest.approx(problem.allowed, rel=0.3)
+    small = {name: one.choices[0] if hasattr(one, "choices") else one.low for name, one in problem.space().items()}
+    large = {name: one.choices[0] if hasattr(one, "choices") else one.high for name, one in problem.space().items()}
+    assert member.excess(small) < 0 < member.excess(large)
+
+
+@pytest.mark.slow
+def test_what_breaks_a_constraint_is_told_without_a_value_and_never_counts_as_the_best() -> None:
+    problem = replace(CONSTRAINED[0], allowed=0.02)
+    found = {sampler: search(sampler, problem.member(1), 1) for sampler in ("random", "pso")}
+    assert found["pso"] == sorted(found["pso"], reverse=True)
+    member = problem.member(1)
+    unlimited = search("pso", replace(member, limit=None), 1)
+    assert unlimited[-1] < found["pso"][-1] < found["random"][-1]
 
 
 def test_the_reported_problems_are_not_those_the_defaults_were_chosen_on() -> None:
@@ -94,6 +117,10 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
         (["--samplers", "pso,simplex"], "out of random, tpe, confpso-8, pso, received simplex"),
         (["--samplers", "pso,tpe"], "at least two other samplers"),
         (["--samplers", "random,tpe,pso", "--seeds", "0"], "at least one seed, received 0"),
+        (
+            ["--suite", "constrained", "--samplers", "random,pso,confpso-8"],
+            "confpso-8 knows no constraints: leave it out",
+        ),
     ],
 )
 def test_wrong_options_end_with_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """A worker's trials, in this process: short trainings of the embedded digits, and the cost of a candidate."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ from optuna.trial import TrialState
 import export.cost
 from export.errors import ExportError
 from training.errors import Diverged, TrainingError
+from training.loop import Epoch
 from training.settings import TrainSettings
-from training.tuning import cost, space, worker
+from training.tuning import space, worker
 from training.tuning import study as studies
+from training.tuning.candidate import Candidate
+from training.tuning.cost import Meter
 from training.tuning.settings import Job, TuneSettings
 
 pytestmark = [
@@ -85,18 +90,43 @@ def test_each_end_of_a_trial_is_told_with_its_reason(search: Search, monkeypatch
     assert "--set" in refused[0].user_attrs[studies.REASON]
 
 
+@pytest.mark.parametrize("diverges", [False, True])
+def test_a_trial_that_was_given_up_while_its_machine_slept_costs_itself_alone(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, diverges: bool
+) -> None:
+    train = Candidate.train
+    slept: list[int] = []
+
+    def sleepy(self: Candidate, folder: Path, on_epoch: Callable[[Epoch], None]) -> Any:
+        if not slept:
+            file = next((tmp_path / "runs" / "tuning").glob("*/study.db"))
+            study = optuna.load_study(study_name=file.parent.name, storage=f"sqlite:///{file}")
+            slept.append(study.trials[-1].number)
+            studies._give_up(study, study.trials[-1])  # as another machine would
+            if diverges:
+                raise Diverged("expected a finite loss")
+        return train(self, folder, on_epoch)
+
+    monkeypatch.setattr(Candidate, "train", sleepy)
+    trials = search(trials=1, proxy_epochs=1).trials
+    assert [studies.outcome(trial) for trial in trials] == [studies.LOST, ""]
+    assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
 def test_candidates_beyond_the_limit_are_refused_before_training(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_size(model: Any, folder: Path) -> float:
+    def by_size(_: Meter, model: Any) -> float:
         return float(model.count_params()) / 10
 
-    monkeypatch.setattr(cost, "us_per_image", by_size)
+    monkeypatch.setattr(Meter, "us_per_image", by_size)
     trials = search(trials=2, max_us_per_image=120.0, proxy_epochs=1).trials
     assert sum(trial.state == TrialState.COMPLETE for trial in trials) == 2
     for trial in trials:
         is_slow = trial.user_attrs[studies.US_PER_IMAGE] > 120
         assert is_slow == (studies.outcome(trial) == studies.TOO_SLOW) == (not trial.intermediate_values)
+        above = trial.user_attrs[studies.US_PER_IMAGE] / 120 - 1
+        assert trial.constraints == {studies.US_PER_IMAGE: pytest.approx(above, abs=1e-3)}
         if is_slow:
             assert "expected at most 120 µs per image, received " in trial.user_attrs[studies.REASON]
     assert any(studies.outcome(trial) == studies.TOO_SLOW for trial in trials)
@@ -110,8 +140,27 @@ def test_the_cost_of_untrained_models_is_measured_by_the_export(tmp_path: Path) 
         features = keras.layers.GlobalAveragePooling2D()(features)
         return keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(features))
 
-    assert 0 < cost.us_per_image(net(8), tmp_path) < 10_000
+    with Meter(tmp_path) as meter:
+        assert 0 < meter.us_per_image(net(8)) < 10_000
+        flat = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        with pytest.raises(TrainingError, match=r"received one that cannot: .*expected one input \[n, height, width"):
+            meter.us_per_image(flat)
+        process = meter._process
+        assert process is not None
+        assert 0 < meter.us_per_image(net(4)) < 10_000
+        assert meter._process is process, "the libraries are loaded once"
+    assert process.returncode == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_meter_that_was_killed_costs_one_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
+    with Meter(tmp_path) as meter:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", shutil.which("false"))
+            with pytest.raises(TrainingError, match=r"no answer from `python -m export cost` \(exit code 1\)"):
+                meter.us_per_image(model)
+        assert 0 < meter.us_per_image(model) < 10_000
 
 
 def test_what_cannot_be_exported_is_told_in_the_exports_words(tmp_path: Path) -> None:
@@ -121,8 +170,3 @@ def test_what_cannot_be_exported_is_told_in_the_exports_words(tmp_path: Path) ->
         ExportError, match=r"expected one input \[n, height, width, channels\], received \[\(None, 3\)\]"
     ):
         export.cost.measure(tmp_path / "flat.keras", opset=17)
-
-
-def test_a_failing_export_is_an_error_of_training(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"received one that cannot: error: .*nothing\.keras"):
-        cost._measured(tmp_path / "nothing.keras")
