@@ -32,6 +32,8 @@ def correct_biases(prepared: ModelProto, quantized: ModelProto, rows: NDArray[np
         rows: `uint8[n, h, w, c]` of the calibration rows.
     """
     float_layers = {node.name: node for node in prepared.graph.node if node.op_type in _CORRECTED}
+    if not float_layers:  # such as one dense layer, which is a MatMul: ONNX Runtime refuses to run for no output
+        return
     means = _input_means(prepared, list(dict.fromkeys(node.input[0] for node in float_layers.values())), rows)
     weights: Values = constants(prepared)
     known: Values = constants(quantized)
