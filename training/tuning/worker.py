@@ -101,7 +101,23 @@ def _asked(study: optuna.Study, job: Job, place: Place) -> optuna.Trial | None:
     with place.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         trials = study.get_trials(deepcopy=False)
-        return studies.ask(study, job) if studies.is_open(trials, job) else None
+        if not studies.is_open(trials, job):
+            return None
+        with _in_one_piece():
+            return studies.ask(study, job)
+
+
+@contextlib.contextmanager
+def _in_one_piece() -> Iterator[None]:
+    """Puts off an end by SIGTERM: a trial that is begun and not signed yet would count as running for two minutes."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _evaluate(job: Job, trial: optuna.Trial, data: Dataset, meter: Meter) -> None:

@@ -1,6 +1,7 @@
 """A worker's trials, in this process: short trainings of the embedded digits, and the cost of a candidate."""
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,34 @@ def test_the_cost_of_untrained_models_is_measured_by_the_export(tmp_path: Path) 
         assert meter._process is process, "the libraries are loaded once"
     assert process.returncode == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_is_told_to_end_signs_the_trial_it_begins_first(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[bool] = []
+
+    def ended(*_: object) -> None:
+        signed.append(all(studies.PROCESS in trial.user_attrs for trial in begun[0].get_trials()))
+        raise KeyboardInterrupt
+
+    begun: list[optuna.Study] = []
+    ask = optuna.Study.ask
+
+    def told_to_end(study: optuna.Study) -> optuna.Trial:
+        begun.append(study)
+        trial = ask(study)
+        signal.raise_signal(signal.SIGTERM)
+        return trial
+
+    monkeypatch.setattr(optuna.Study, "ask", told_to_end)
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signed == [True]
 
 
 def test_a_meter_that_was_killed_costs_one_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
