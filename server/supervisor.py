@@ -123,10 +123,8 @@ class Supervisor:
         return await self._workers[0].wait_ready()
 
     async def _start(self, slot: int) -> WorkerProcess:
-        async with self._renewing:  # several workers that end with their nursery want one new one
-            if self._nursery.over:
-                await self._renew_nursery()
-        worker = await start_worker(self._nursery, slot, self._grpc_port, on_message=self._on_message)
+        nursery = await self._living_nursery()
+        worker = await start_worker(nursery, slot, self._grpc_port, on_message=self._on_message)
         try:
             await worker.wait_ready()
         except BaseException:
@@ -198,6 +196,12 @@ class Supervisor:
                 await self._renew_nursery()
             for slot in range(self._wanted):
                 await self._replace(slot)
+
+    async def _living_nursery(self) -> Nursery:
+        async with self._renewing:  # several workers that end with their nursery want one new one
+            if self._nursery.over:
+                await self._renew_nursery()
+            return self._nursery
 
     async def _renew_nursery(self) -> None:
         """So that what comes up has the code and the settings of now."""

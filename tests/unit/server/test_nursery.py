@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
 from server.errors import StartupError
 from server.nursery import Nursery
+from server.settings import Settings
+from server.supervisor import Supervisor
 
 Processes = Callable[[], "subprocess.Popen[bytes]"]
 
@@ -94,3 +97,39 @@ def test_nobody_waits_for_a_worker_of_a_nursery_that_has_ended(process: Processe
             await nursery.bear(0, 1, [])
 
     run(process, test)
+
+
+def test_workers_that_end_with_their_nursery_share_the_next_one(
+    process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Nursery] = []
+    ends: list[socket.socket] = []
+
+    def start() -> Nursery:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ends.append(there)
+        started.append(Nursery(here, process().pid))
+        return started[-1]
+
+    monkeypatch.setattr(Nursery, "start", start)
+
+    async def test(nursery: Nursery, end: socket.socket, body: int) -> None:
+        with socket.socket() as http:
+            given: dict[str, Any] = {}
+            supervisor = Supervisor(Settings(**given), workers=2, http=http, grpc_port=1, nursery=nursery)
+            asked = asyncio.ensure_future(nursery.bear(0, 1, []))
+            await asyncio.sleep(0)
+            os.kill(body, signal.SIGKILL)
+            end.close()
+            with pytest.raises(StartupError):
+                await asked
+            assert nursery.over
+            found = await asyncio.gather(*(supervisor._living_nursery() for _ in range(2)))
+        assert found == [started[0]] * 2
+        for begun, other in zip(started, ends, strict=True):
+            os.kill(begun._pid, signal.SIGKILL)
+            await begun.close()
+            other.close()
+
+    run(process, test)
+    assert len(started) == 1
