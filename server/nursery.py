@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
@@ -156,8 +157,7 @@ class Nursery:
         end.settimeout(0)
         self._end = end
         self._pid = pid
-        self._born: asyncio.Future[Child] | None = None
-        self._bearing = asyncio.Lock()
+        self._births: deque[asyncio.Future[Child]] = deque()  # asked for, and told in the same order
         self._children: dict[int, Child] = {}  # by the nursery's own number for each
         self._over = False
 
@@ -210,38 +210,49 @@ class Nursery:
         Raises:
             StartupError: The nursery has ended.
         """
-        async with self._bearing:
-            self._born = asyncio.get_running_loop().create_future()
-            try:
-                socket.send_fds(self._end, [json.dumps({"slot": slot, "grpc_port": grpc_port}).encode()], descriptors)
-            except OSError as error:
-                raise StartupError(f"the process that workers are forked from is gone: {error.strerror}") from error
-            return await self._born
+        try:
+            socket.send_fds(self._end, [json.dumps({"slot": slot, "grpc_port": grpc_port}).encode()], descriptors)
+        except OSError as error:
+            raise StartupError(f"the process that workers are forked from is gone: {error.strerror}") from error
+        born: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._births.append(born)
+        return await born
 
     async def close(self) -> None:
         """Has it end, and waits for that; its workers go on."""
         if not self._over:
             asyncio.get_running_loop().remove_reader(self._end)
         self._end.close()
-        self._lose_children()
+        self._lose()
         pidfd = os.pidfd_open(self._pid)
         await _readable(pidfd)
         os.close(pidfd)
         os.waitpid(self._pid, 0)  # noqa: ASYNC222  it has ended
         self._over = True
 
-    def _lose_children(self) -> None:
+    def _lose(self) -> None:
         for child in self._children.values():
             child.code.set_result(None)
         self._children.clear()
+        for born in self._births:
+            if not born.done():
+                born.set_exception(StartupError("the process that workers are forked from has ended"))
+        self._births.clear()
 
     def _read(self) -> None:
         for message in self._received():
-            if message["op"] == "born" and self._born is not None:
+            if message["op"] == "born":
                 child = self._children[message["pidfd"]] = Child(message["pid"], os.pidfd_open(message["pid"]))
-                self._born.set_result(child)
+                self._hand_over(child)
             elif message["op"] == "ended":
                 self._children.pop(message["pidfd"]).code.set_result(message["code"])
+
+    def _hand_over(self, child: Child) -> None:
+        born = self._births.popleft()
+        if born.done():  # whoever asked has gone meanwhile
+            child.kill()
+        else:
+            born.set_result(child)
 
     def _received(self) -> Iterator[dict[str, Any]]:
         while True:
@@ -254,9 +265,7 @@ class Nursery:
             if not packet:
                 self._over = True
                 asyncio.get_running_loop().remove_reader(self._end)
-                self._lose_children()
-                if self._born is not None and not self._born.done():
-                    self._born.set_exception(StartupError("the process that workers are forked from has ended"))
+                self._lose()
                 return
             yield json.loads(packet)
 

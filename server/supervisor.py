@@ -84,6 +84,7 @@ class Supervisor:
         self._http = http
         self._grpc_port = grpc_port
         self._nursery = nursery
+        self._renewing = asyncio.Lock()
         self._workers: dict[int, WorkerProcess] = {}  # by slot
         self._retiring: set[WorkerProcess] = set()
         self._crashes: dict[int, int] = {}
@@ -122,9 +123,8 @@ class Supervisor:
         return await self._workers[0].wait_ready()
 
     async def _start(self, slot: int) -> WorkerProcess:
-        if self._nursery.over:
-            await self._renew_nursery()
-        worker = await start_worker(self._nursery, slot, self._grpc_port, on_message=self._on_message)
+        nursery = await self._living_nursery()
+        worker = await start_worker(nursery, slot, self._grpc_port, on_message=self._on_message)
         try:
             await worker.wait_ready()
         except BaseException:
@@ -192,9 +192,16 @@ class Supervisor:
             await self._reload.wait()
             self._reload.clear()
             log.info("rolling restart", workers=self._wanted)
-            await self._renew_nursery()
+            async with self._renewing:
+                await self._renew_nursery()
             for slot in range(self._wanted):
                 await self._replace(slot)
+
+    async def _living_nursery(self) -> Nursery:
+        async with self._renewing:  # several workers that end with their nursery want one new one
+            if self._nursery.over:
+                await self._renew_nursery()
+            return self._nursery
 
     async def _renew_nursery(self) -> None:
         """So that what comes up has the code and the settings of now."""

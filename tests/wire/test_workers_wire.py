@@ -140,6 +140,17 @@ def test_workers_come_back_though_what_they_are_forked_from_was_killed_too(serve
 
 
 @pytest.mark.slow
+def test_the_supervisor_outlives_all_of_its_workers_and_what_they_are_forked_from(server: ServerProcess) -> None:
+    (nursery,) = children(server.process.pid)
+    for process in [nursery, *workers_of(server)]:
+        os.kill(process, signal.SIGKILL)
+    wait_until(lambda: children(server.process.pid) not in ([], [nursery]), "another nursery")
+    wait_until(lambda: len(workers_of(server)) == 2, "both workers")
+    wait_until(lambda: sample(metrics(server), "shoal_workers") == 2, "both serve")
+    assert len(children(server.process.pid)) == 1
+
+
+@pytest.mark.slow
 def test_forked_workers_name_requests_differently(server: ServerProcess) -> None:
     prefixes = set()
     for _ in range(8):

@@ -71,3 +71,12 @@ def test_a_bias_changes_by_the_error_of_its_weights_times_the_mean_input(monkeyp
     moved = (corrected[bias].astype(float) - known[bias]) * known[bias_scale]
     assert np.abs(wanted).max() > 10 * known[bias_scale].max()
     np.testing.assert_allclose(moved, wanted, atol=known[bias_scale].max())
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_dense_layer_is_shifted_whichever_way_its_weights_lie(transposed: int) -> None:
+    error = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)  # by inputs, by outputs
+    means = np.array([0.0, 1.0, 2.0, 3.0])
+    layer = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=transposed)
+    shift = bias_correction._shift(layer, error.T if transposed else error, means)
+    np.testing.assert_allclose(shift, means @ error)

@@ -121,6 +121,11 @@ LEFT = {
         [{"filters": 8, **SAME}, {"filters": 8, "group": 8, **SAME}],
         [(32, 12, 3, 3), (8, 1, 3, 3)],
     ),
+    "in groups": (
+        (4, 8, 3),
+        [{"filters": 8, **SAME}, {"filters": 16, "group": 2, **SAME}],
+        [(32, 12, 3, 3), (16, 4, 3, 3)],
+    ),
     "dilated": (
         (8, 8, 3),
         [{"filters": 8, **SAME}, {"filters": 8, "dilations": [2, 2], "pads": [2, 2, 2, 2]}],
@@ -147,6 +152,17 @@ def test_a_layer_that_would_not_gain_is_left(
 )
 def test_pictures_that_do_not_divide_are_left(image: tuple[int, int, int], layer: dict[str, Any]) -> None:
     assert group_pixels(quantized(network(image, layer), image)) is None
+
+
+def test_a_kernel_with_a_zero_point_is_left_because_its_padding_is_no_zero() -> None:
+    image = (4, 8, 4)
+    plain = quantized(network(image, {"filters": 16, **SAME}), image)
+    assert group_pixels(plain) is not None
+    (layer,) = [node for node in plain.graph.node if node.op_type == "Conv"]
+    (zero_point,) = [node.input[2] for node in plain.graph.node if node.output[0] == layer.input[1]]
+    (tensor,) = [one for one in plain.graph.initializer if one.name == zero_point]
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.int8(1), zero_point))
+    assert group_pixels(plain) is None
 
 
 def test_with_the_first_layer_in_float_only_the_others_are_grouped() -> None:
