@@ -75,7 +75,10 @@ def open_engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
     try:
-        return create_engine(url, pool_size=2, max_overflow=0, pool_timeout=5, connect_args=_POSTGRESQL)
+        # Each connection is tried before it is used: one from before a restart of the database would fail once.
+        return create_engine(
+            url, pool_size=2, max_overflow=0, pool_timeout=5, pool_pre_ping=True, connect_args=_POSTGRESQL
+        )
     except (ModuleNotFoundError, NoSuchModuleError):
         raise StartupError(
             "expected psycopg for a PostgreSQL database, it is not installed; pip install 'shoal[postgres]'"

@@ -52,6 +52,15 @@ def events(server: ServerProcess) -> list[str]:
     return [json.loads(line)["event"] for line in server.log.splitlines() if line.startswith("{")]
 
 
+def test_the_first_call_after_a_restart_finds_no_connection_of_before(postgres: Postgres) -> None:
+    store = PredictionStore(read_url(postgres.url), window_rows=10)
+    store.refresh()
+    postgres.stop()
+    postgres.start()
+    store.refresh()
+    store.close()
+
+
 def test_a_restart_of_the_database_fails_no_request_and_loses_no_row(postgres: Postgres, tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "grey", 1)
     log = ("--prediction-log", postgres.url, "--prediction-log-spool", str(tmp_path / "spool"))
