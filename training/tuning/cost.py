@@ -81,7 +81,6 @@ class Meter:
             raise RuntimeError("expected pipes to the process, found none")
         try:
             process.stdin.write(f"{file.absolute()}\n".encode())
-            process.stdin.flush()
             readable, _, _ = select.select([process.stdout], [], [], _TIMEOUT_S)
             line = process.stdout.readline() if readable else b""
         except BrokenPipeError:
@@ -99,5 +98,6 @@ class Meter:
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,  # what a process that has ended did not take would be written again when the pipe is closed
             )
         return self._process

@@ -182,11 +182,16 @@ def test_a_worker_that_is_told_to_end_signs_the_trial_it_begins_first(
     assert signed == [True]
 
 
-def test_a_meter_that_was_killed_costs_one_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["while it is asked", "before it is asked"])
+def test_a_meter_that_was_killed_costs_one_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     with Meter(tmp_path) as meter:
         with monkeypatch.context() as patched:
             patched.setattr(sys, "executable", shutil.which("false"))
+            if when == "before it is asked":
+                meter._started().wait()
             with pytest.raises(TrainingError, match=r"no answer from `python -m export cost` \(exit code 1\)"):
                 meter.us_per_image(model)
         assert 0 < meter.us_per_image(model) < 10_000
