@@ -1,7 +1,6 @@
 """The faster gRPC host is held to grpcio's own tests, and to what is its own."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from tests.wire.test_plain_grpc import LIMIT_S, encoded
 native = pytest.importorskip("pygrpc_native", reason="the native gRPC host is not installed")
 
 pytestmark = pytest.mark.slow  # each starts from a server process
-SLOW = 400  # of `write_bundle`: some 50 ms a picture
+SLOW = 400  # of `write_bundle`: 5 to 50 ms a picture
+QUEUED = 80  # so that they take longer than the refused call may
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +36,13 @@ def test_a_refusal_ends_its_call_at_once(tmp_path: Path) -> None:
     models = tmp_path / "models"
     write_bundle(models, "slow", 1, work=SLOW)
     flags = ("--max-batch-rows", "1", "--latency-budget-ms", "20000", "--grpc-host", "native")
-    with (
-        run_server(models, tmp_path / "run", *flags) as server,
-        server.channel() as channel,
-        ThreadPoolExecutor(12) as pool,
-    ):
+    with run_server(models, tmp_path / "run", *flags) as server, server.channel() as channel:
         classify = pb_grpc.ClassifierStub(channel).Classify
         classify(encoded(picture(250)), timeout=LIMIT_S)
-        queue = [pool.submit(classify, encoded(picture(250)), timeout=LIMIT_S) for _ in range(12)]
+        queue = [classify.future(encoded(picture(250)), timeout=LIMIT_S) for _ in range(QUEUED)]
         refused = classify_until_refused(classify, lambda: all(call.done() for call in queue))
         assert refused == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert [len(call.result().predictions) for call in queue] == [1] * 12
+        assert [len(call.result().predictions) for call in queue] == [1] * QUEUED
 
 
 def classify_until_refused(classify: Any, is_over: Callable[[], bool]) -> grpc.StatusCode | None:
