@@ -265,6 +265,8 @@ def _from_text(text: str) -> object:
 
 def _one_line(error: ValidationError, flag: str = "--") -> str:
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # of several settings together: such a message is whole, and names them
+        return flag + first["msg"].removeprefix("Value error, ")
     place = str(first["loc"][0]).replace("_", "-") if flag == "--" else str(first["loc"][0])
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     expected = message if message.startswith("expected") else f"expected {message}"

@@ -26,6 +26,7 @@ from training import layers
 from training.models import Architecture, at_least
 
 Units = Annotated[int, Field(ge=1, le=4096)]
+Depth = Literal[1, 2, 3]
 
 SMALLEST_PX: Final = 3  # the first layer takes one pixel, one halving needs two
 _MAP_PX: Final = 32  # larger pictures are cut into patches until about so many are left
@@ -41,8 +42,8 @@ class FastSettings:
 
     Args:
         widths: Filters of each block. Blocks that the picture is too small to halve for are left out.
-        convs: Convolutions of each block. With three, the last two are added to what they start from: the network of
-            the paper's 96 %, which has the patience for longer trainings.
+        convs: Convolutions of each block, or of every block. With three, the last two are added to what they start
+            from: the network of the paper's 96 %, which has the patience for longer trainings.
         stem_filters: Of the first layer: pairs of a pattern and its negative, the strongest patterns first.
         activation: Between layers.
         norm_momentum: Of batch normalisation's running mean and variance.
@@ -50,11 +51,19 @@ class FastSettings:
     """
 
     widths: Annotated[tuple[Units, ...], Field(min_length=1, max_length=8)] = (64, 256, 256)
-    convs: Literal[2, 3] = 2
+    convs: Depth | Annotated[tuple[Depth, ...], Field(min_length=1, max_length=8)] = 2
     stem_filters: Annotated[int, Field(ge=2, le=256, multiple_of=2)] = 24
     activation: Literal["relu", "gelu", "silu"] = "relu"
     norm_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
     logit_scale: Annotated[float, Field(gt=0, le=1)] = 1 / 9
+
+    def __post_init__(self) -> None:
+        """Refuses depths that are not one for each block."""
+        if not isinstance(self.convs, int) and len(self.convs) != len(self.widths):
+            raise ValueError(
+                f"convs: expected one number, or one for each of the {len(self.widths)} widths;"
+                f" received {list(self.convs)}"
+            )
 
 
 def build(settings: FastSettings, image: ImageSpec, classes: int) -> Any:
@@ -146,9 +155,12 @@ def _block(features: Any, settings: FastSettings, index: int) -> Any:
     # Pooled before it is normalised: the rest of the block works on a quarter of the values.
     features = keras.layers.MaxPooling2D(name=f"{name}_pool")(features)
     shortcut = features = _activated(features, settings, f"{name}_1")
+    convs = settings.convs if isinstance(settings.convs, int) else settings.convs[index]
+    if convs == 1:
+        return features
     features = _conv(features, settings.widths[index], f"{name}_conv_2")
     features = _activated(features, settings, f"{name}_2")
-    if settings.convs == 2:  # noqa: PLR2004 (the number itself)
+    if convs == 2:  # noqa: PLR2004 (the number itself)
         return features
     features = _normalised(_conv(features, settings.widths[index], f"{name}_conv_3"), settings, f"{name}_3")
     features = keras.layers.Add(name=f"{name}_add")([shortcut, features])
@@ -167,7 +179,7 @@ def _normalised(features: Any, settings: FastSettings, name: str) -> Any:
 
 
 def _conv(features: Any, width: int, name: str) -> Any:
-    layer = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=_small(), name=name)
+    layer = layers.conv(width, 3, padding="same", use_bias=False, kernel_initializer=_small(), name=name)
     convolved = layer(features)
     # Written here and not by an initializer of our own: a file that names one needs our code to be loaded.
     kernel = np.array(layer.kernel)

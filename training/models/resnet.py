@@ -100,7 +100,7 @@ def _conv_norm(
     kernel_px: int = 3,
     gamma: str = "ones",
 ) -> Any:
-    convolution = keras.layers.Conv2D(
+    convolution = layers.conv(
         width,
         kernel_px,
         strides=stride,

@@ -1,4 +1,4 @@
-"""The fused normalisation against Keras's own: the same numbers, averages and weights."""
+"""The fused normalisation, and the convolution of small maps, against Keras's own: the same numbers and weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,12 @@ pytestmark = [
 
 SHAPES = [(16, 5, 7, 6), (16, 6)]
 OPTIONS = [{}, {"momentum": 0.6, "epsilon": 1e-5, "scale": False}, {"center": False, "gamma_initializer": "zeros"}]
+
+
+@pytest.fixture
+def on_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with AMX; what is computed there can be computed anywhere."""
+    monkeypatch.setattr("training.layers._amx", lambda: True)
 
 
 @pytest.fixture
@@ -125,3 +131,94 @@ def test_weights_file_of_a_training_build_loads_into_the_other(tmp_path: Path) -
     np.testing.assert_allclose(
         np.asarray(trained(rows, training=False)), np.asarray(saved(rows, training=False)), rtol=1e-4, atol=1e-6
     )
+
+
+def conv_pair(maps: Any, kernel_px: int, **options: Any) -> tuple[Any, Any]:
+    """Returns the convolution of a training build and Keras's, with the same random weights."""
+    from training import layers  # noqa: PLC0415 (imports Keras)
+
+    with layers.training_build():
+        ours = layers.conv(5, kernel_px, **options)
+    stock = layers.conv(5, kernel_px, **options)
+    for layer in (ours, stock):
+        layer.build(maps.shape)
+    ours.set_weights(stock.get_weights())
+    return ours, stock
+
+
+def gradients(layer: Any, maps: Any) -> list[Any]:
+    """Returns the gradients of the kernel and of the maps, of a random linear function of the result."""
+    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        result = tf.cast(layer(maps), "float32")
+        loss = tf.reduce_sum(result * np.random.default_rng(7).normal(size=result.shape).astype(np.float32))
+    return [np.asarray(tf.cast(gradient, "float32")) for gradient in tape.gradient(loss, [layer.kernel.value, maps])]
+
+
+@pytest.mark.usefixtures("on_amx")
+@pytest.mark.parametrize("kernel_px", [1, 2, 3])
+@pytest.mark.parametrize("places", [(3, 3), (7, 5)])
+def test_small_maps_have_the_gradients_of_keras(kernel_px: int, places: tuple[int, int]) -> None:
+    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+
+    # 0 and ±1 times powers of two: bfloat16 holds these exactly, so that only a wrong sum can differ
+    maps = tf.constant(np.random.default_rng(8).integers(-1, 2, (4, *places, 3)).astype(np.float32))
+    ours, stock = conv_pair(maps, kernel_px, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    np.testing.assert_array_equal(np.asarray(ours(maps)), np.asarray(stock(maps)))
+    for mine, theirs in zip(gradients(ours, maps), gradients(stock, maps), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0.02, atol=0.05)
+
+
+@pytest.mark.usefixtures("on_amx")
+@pytest.mark.parametrize(
+    ("width", "options"),
+    [
+        (9, {}),
+        (7, {"dtype": "float32"}),
+        (7, {"padding": "valid"}),
+        (7, {"strides": 2}),
+        (7, {"dilation_rate": 2}),
+        (7, {"groups": 5}),
+    ],
+)
+def test_what_is_not_small_and_plain_goes_the_way_of_keras(
+    monkeypatch: pytest.MonkeyPatch, width: int, options: dict[str, Any]
+) -> None:
+    import tensorflow as tf  # noqa: PLC0415 (slow to import)
+
+    from training import layers  # noqa: PLC0415
+
+    monkeypatch.setattr(layers, "_kernel_gradient", None)
+    maps = tf.constant(inputs((2, 5, width, 5)))
+    for layer in conv_pair(maps, 3, **{"padding": "same", "dtype": "mixed_bfloat16"} | options):
+        gradients(layer, maps)
+
+
+@pytest.mark.usefixtures("on_amx", "bfloat16")
+def test_weights_of_a_training_build_with_small_maps_load_into_the_other(tmp_path: Path) -> None:
+    from server.images import ImageSpec  # noqa: PLC0415
+    from training import layers, models  # noqa: PLC0415
+
+    fast = models.get("fast")
+    settings = fast.settings(widths=(4, 4), convs=(2, 3), stem_filters=4)
+    with layers.training_build():
+        trained = fast.build(settings, ImageSpec(8, 8, 1), 3)
+    saved = fast.build(settings, ImageSpec(8, 8, 1), 3)
+    assert sum(type(layer) is layers.Conv2D for layer in trained.layers) == 5
+    assert not any(type(layer) is layers.Conv2D for layer in saved.layers)
+    rows = inputs((4, 8, 8, 1))
+    trained.save_weights(tmp_path / "of.weights.h5")
+    saved.load_weights(tmp_path / "of.weights.h5")
+    np.testing.assert_allclose(np.asarray(trained(rows)), np.asarray(saved(rows)), rtol=0.02, atol=0.02)
+
+
+def test_only_a_processor_with_amx_gets_the_other_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras  # noqa: PLC0415 (slow to import)
+
+    from training import layers  # noqa: PLC0415
+
+    monkeypatch.setattr(layers, "_amx", lambda: False)
+    with layers.training_build():
+        assert type(layers.conv(4, 3)) is keras.layers.Conv2D

@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"filters": (8, 16), "dense_units": (32,)},
     "fast": {"widths": (16, 16), "stem_filters": 8},
     "fast, residual": {"widths": (16, 16), "stem_filters": 8, "convs": 3},
+    "fast, of unequal depths": {"widths": (16, 16), "stem_filters": 8, "convs": (3, 1)},
     "resnet": {"widths": (8, 16), "blocks": 1},
     "binary": {"filters": (8, 8, 16)},
     "mlp": {"units": (32,)},
@@ -227,6 +228,22 @@ def test_fast_with_three_convolutions_adds_the_last_two_to_what_they_start_from(
     start, change, end = parts(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32))
     assert np.asarray(change).std() > 0.1
     np.testing.assert_allclose(end, np.maximum(start + change, 0), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_fast_has_as_many_convolutions_as_asked_for_in_each_block() -> None:
+    model = build("fast", ImageSpec(32, 32, 3), 10, widths=(8, 8, 8), convs=(3, 1, 2))
+    blocks = [layer.name[6] for layer in model.layers if "_conv_" in layer.name]
+    assert blocks == list("111233")
+
+
+def test_depths_of_fast_that_are_not_one_for_each_block() -> None:
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.settings import parse_model_settings  # noqa: PLC0415
+
+    words = r"--set convs: expected one number, or one for each of the 2 widths; received \[1, 2, 3\]"
+    with pytest.raises(TrainingError, match=words):
+        parse_model_settings(models.get("fast").settings, {"widths": "[8, 8]", "convs": "[1, 2, 3]"})
 
 
 @pytest.mark.slow
