@@ -2,6 +2,8 @@
 
 import re
 from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import keras
@@ -10,6 +12,32 @@ from training import console
 from training.errors import TrainingError
 
 _SPEC: Final = re.compile(r"(?P<kind>cpu|gpu)(:(?P<numbers>\d+(,\d+)*))?")
+
+_CPUINFO: Final = Path("/proc/cpuinfo")  # Linux's; elsewhere nothing is known of the processor
+_BFLOAT16_FLAGS: Final = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's
+_AMPERE: Final = (8, 0)  # the first of NVIDIA's GPUs with bfloat16
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """Returns what Linux says that the processor can do, such as `amx_bf16`; nothing on other systems."""
+    if not _CPUINFO.exists():
+        return frozenset()
+    lines = re.findall(r"(?m)^(?:flags|Features)\s*:(.*)$", _CPUINFO.read_text())
+    return frozenset(lines[0].split()) if lines else frozenset()
+
+
+def has_bfloat16() -> bool:
+    """Tells whether what is trained on multiplies bfloat16 by itself; where it is emulated, float32 is faster."""
+    if keras.backend.backend() != "tensorflow":
+        return True  # JAX compiles it to what there is
+    import tensorflow as tf  # noqa: PLC0415 (this backend's)
+
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus:
+        return not _BFLOAT16_FLAGS.isdisjoint(processor_flags())
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return all(detail.get("compute_capability", (0, 0)) >= _AMPERE for detail in details)
 
 
 def scope(spec: str) -> AbstractContextManager[Any] | None:

@@ -12,11 +12,11 @@ Only the stock layer is ever saved as a model, so a file needs no code of ours.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import keras
+
+from training import devices
 
 _training: ContextVar[bool] = ContextVar("training_build", default=False)
 _IMAGE_AXES: Final = 4  # n, h, w, c: what the fused operation takes
@@ -112,13 +112,11 @@ def conv(filters: int, kernel_px: int, **settings: Any) -> Any:
     return keras.layers.Conv2D(filters, kernel_px, **settings)
 
 
-@cache
 def _amx() -> bool:
     """Tells whether TensorFlow computes on a processor that multiplies tiles of bfloat16."""
     import tensorflow as tf  # noqa: PLC0415 (this backend's only)
 
-    cpuinfo = Path("/proc/cpuinfo")  # Linux; AMX is not on other systems' machines
-    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text() and not tf.config.list_logical_devices("GPU")
+    return "amx_bf16" in devices.processor_flags() and not tf.config.get_visible_devices("GPU")
 
 
 class Conv2D(keras.layers.Conv2D):  # type: ignore[misc]  # Keras is untyped

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from training import console, layers, models, provenance, recipe
+from training import console, devices, layers, models, provenance, recipe
 from training.data.loading import Dataset
 from training.models import Architecture
 from training.recipe import Recipe
@@ -88,7 +88,8 @@ def decide(settings: TrainSettings, data: Dataset) -> Plan:
     """
     architecture = models.get(settings.model)
     model_settings = parse_model_settings(architecture.settings, settings.set)
-    decided = recipe.resolve(settings, architecture.recipe, precision=architecture.precision, image=data.image)
+    precision = architecture.precision if devices.has_bfloat16() else "float32"
+    decided = recipe.resolve(settings, architecture.recipe, precision=precision, image=data.image)
     return Plan(settings, decided, architecture, model_settings, data)
 
 

@@ -108,7 +108,7 @@ def resolve(settings: TrainSettings, own: Mapping[str, Any], *, precision: str, 
     Args:
         settings: The user's.
         own: The architecture's recipe.
-        precision: What measured faster for the architecture.
+        precision: What measured faster for the architecture, on a machine such as this.
         image: What a row is. Unless the user asks for it, grey pictures are not flipped (a mirrored digit is none), and
             those with a side below 16 pixels are left as they are: a shift by one pixel is a large one there.
 

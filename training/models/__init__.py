@@ -47,7 +47,7 @@ class Architecture:
         build: `(settings, image, classes)` → an uncompiled Keras model from pixels 0..255 `[n, h, w, c]` to
             `probabilities` `[n, classes]`, in the dtype policy that is set globally.
         note: What to tell a person about this architecture at this size, or nothing.
-        precision: What `--mixed-precision auto` means for it, as measured.
+        precision: What `--mixed-precision auto` means for it, as measured; bfloat16 only where the machine has it.
         recipe: Defaults of the training's settings by their names (`optimizer`, `epochs`, …) with which it was
             measured; a flag that the user gives counts more, a default that holds for every architecture less.
         prepare: `(model, rows)`: sets weights of a fresh model from the training split's pixels, `uint8[n, h, w, c]`,

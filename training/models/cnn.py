@@ -6,7 +6,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import keras
 from pydantic import Field
@@ -42,8 +42,8 @@ class CnnSettings:
     filters: Annotated[tuple[Units, ...], Field(min_length=1, max_length=12)] = (32, 64, 128, 256)
     kernel_px: Annotated[int, Field(ge=1, le=15)] = 3
     dense_units: tuple[Units, ...] = (512, 256)
-    dropout: Rate = 0.2
-    dense_dropout: Rate = 0.4
+    dropout: Rate = 0.1
+    dense_dropout: Rate = 0.2
     norm_momentum: Rate = 0.9
     head: Literal["auto", "flatten", "average"] = "auto"
 
@@ -98,5 +98,10 @@ def _vector(features: Any, settings: CnnSettings) -> Any:
     return layer(features)
 
 
-# Measured at 32 × 32 on 2 Zen 4 cores: 1,160 images/s in float32, 1,215 in bfloat16. The exact one is the default.
-ARCHITECTURE = Architecture(settings=CnnSettings, build=build, note=note, precision="float32")
+# Five epochs of CIFAR-10, one seed: 67.0 % instead of 63 by twice AdamW's usual rate, and 73.7 % by half of the dropout
+# that such networks are described with (0.2 and 0.4) besides. Augmentation and decay already do what dropout is for.
+RECIPE: Final = {"optimizer": "adamw", "learning_rate": 0.002}
+
+# Measured at 32 × 32, images per second in bfloat16 and in float32: 2,379 and 1,522 on 2 Zen 5 cores, 1,027 and 694 per
+# second of processor time on Granite Rapids.
+ARCHITECTURE = Architecture(settings=CnnSettings, build=build, note=note, precision="bfloat16", recipe=RECIPE)
