@@ -53,6 +53,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "0.5",
         "--seed",
         "7",
+        "--mixed-precision",
+        "float32",  # in which the run's metrics are computed; those of the epochs are in the training's precision
         "--schedule",
         "constant",
         "--learning-rate",
@@ -192,6 +194,8 @@ def test_same_seed_gives_the_same_metrics(command: Callable[..., int], trained: 
         "0.5",
         "--seed",
         "7",
+        "--mixed-precision",
+        "float32",
         "--schedule",
         "constant",
         "--learning-rate",
