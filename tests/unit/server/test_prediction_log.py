@@ -363,6 +363,18 @@ def test_a_watcher_sees_the_pixels_of_fewer_large_pictures(side: int, seen: int)
     assert SAMPLED_PIXEL_BYTES < 224 * 224 * 3
 
 
+def test_a_watcher_sees_fewer_answers_where_each_has_many_rows() -> None:
+    watcher = FakeWatcher()
+    observer = Observer(None, watcher)
+    observer._refill()
+    for tick in range(1, 3):
+        for _ in range(100):
+            give(observer, n=32)
+        observer._tick()
+        assert len(watcher.samples) == tick * 2
+        assert SAMPLED <= 2 * 32
+
+
 def test_a_watcher_that_stumbles_is_not_in_the_logs_way() -> None:
     class Stumbling(FakeWatcher):
         def watch(self, answers: Sequence[Answered]) -> None:
