@@ -24,9 +24,10 @@ import structlog
 from server.admission import Admission
 from server.announcement import Announcement, announce
 from server.batcher import BatcherOptions
+from server.cores import available_cores
 from server.decode_pool import DecodePool
 from server.errors import BundleError, StartupError
-from server.executor import ExecutorOptions
+from server.executor import ON_HOST, ExecutorOptions
 from server.gpu_metrics import open_gpus
 from server.health_bounds import HealthBounds
 from server.loop_lag import LoopLag
@@ -52,6 +53,9 @@ from server.transports.http_routes import shoal_version
 from server.transports.v2 import V2
 
 _ALARMING: Final = frozenset({"failed", "rolled_back", "policy_refused", "scan"})
+# Up to how long a batch runs on the event loop, with a core to spare and without one.
+INLINE_S: Final = 0.001
+INLINE_ALONE_S: Final = 0.004
 _SIGNALED: Final = 128  # plus the signal's number is how a shell tells that one ended a process
 
 log = structlog.get_logger()
@@ -277,7 +281,7 @@ def _models_options(settings: Settings) -> ModelsOptions:
                 providers=settings.providers,
                 intra_op_threads=settings.intra_op_threads,
                 max_batch_rows=settings.max_batch_rows,
-                inline_s=settings.inline_batch_ms / 1e3,
+                inline_s=_inline_s(settings, available_cores()),
                 device=settings.devices[0] if settings.devices else None,
             ),
             batcher=BatcherOptions(
@@ -303,6 +307,19 @@ def _models_options(settings: Settings) -> ModelsOptions:
             max_latency_ratio=settings.rollback_max_latency_ratio,
         ),
     )
+
+
+def _inline_s(settings: Settings, cores: int) -> float:
+    """Up to how long a batch runs on the event loop.
+
+    With a core to spare the loop goes on reading there while the thread computes. Without one the two only take turns,
+    and the turns cost: requests of 32 images are 5 % cheaper without them. What stands still meanwhile would wait for
+    the same core anyway, so the bound is what a refusal or a probe may be late by.
+    """
+    if settings.inline_batch_ms is not None:
+        return settings.inline_batch_ms / 1e3
+    spare = 0 < settings.workers < cores or not set(settings.providers) <= set(ON_HOST)
+    return INLINE_S if spare else INLINE_ALONE_S
 
 
 def _checked_keys(path: Path | None) -> Path | None:

@@ -107,12 +107,13 @@ class Settings(BaseSettings):
         description="Serving processes. 0: one for each core that affinity and cgroup quota leave. 1: no supervisor.",
     )
     intra_op_threads: int = Field(1, ge=1, le=256, description="ONNX Runtime threads for one batch, in each worker.")
-    inline_batch_ms: float = Field(
-        1.0,
+    inline_batch_ms: float | None = Field(
+        None,
         ge=0,
         le=10,
         description="Batches expected to take no longer, in milliseconds, run on the event loop, which saves them the"
-        " way to a thread and back; 0: none does.",
+        " way to a thread and back; 0: none does. Unset: 4 where there is a worker for each core and the model runs on"
+        " the CPU, else 1.",
     )
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode large pictures, in each worker.")
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.grpc_raw import raw_closed_loop
+from benchmarks.grpc_raw import RawClient, raw_closed_loop
 
 MESSAGE = bytes(range(256)) * 1024  # several frames, and more than the windows that a connection begins with
 STUCK_S = 20  # a message that is not sent to its end would be waited for until then
@@ -72,6 +72,44 @@ def test_a_call_that_fails_ends_the_measurement(method: str) -> None:
     async def run() -> None:
         async with serving(answer) as target:
             await raw_closed_loop(target, method, MESSAGE, connections=1, seconds=0)
+
+    with pytest.raises(ConnectionError, match="without a message"):
+        asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_a_client_that_waits_gets_each_answer_whole_and_tells_how_long_it_waits() -> None:
+    left_s = []
+
+    async def answer(message: bytes, context: Any) -> bytes:
+        left_s.append(context.time_remaining())
+        return message[::-1]
+
+    def ask(target: str) -> list[bytes]:
+        with RawClient(target, METHOD, timeout_s=7) as client:
+            return [client.call(message) for message in (MESSAGE, b"ab")]
+
+    async def run() -> list[bytes]:
+        async with serving(answer) as target:
+            return await asyncio.to_thread(ask, target)
+
+    assert asyncio.run(run()) == [MESSAGE[::-1], b"ba"]
+    assert all(0 < left <= 7 for left in left_s)
+
+
+@pytest.mark.slow
+def test_a_client_that_waits_is_told_of_a_failure() -> None:
+    async def answer(_: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.INTERNAL, "broken")
+        return b""
+
+    def ask(target: str) -> None:
+        with RawClient(target, METHOD, timeout_s=7) as client:
+            client.call(MESSAGE)
+
+    async def run() -> None:
+        async with serving(answer) as target:
+            await asyncio.to_thread(ask, target)
 
     with pytest.raises(ConnectionError, match="without a message"):
         asyncio.run(run())

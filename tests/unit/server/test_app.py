@@ -7,6 +7,7 @@ import pytest
 
 from server import __main__ as entry
 from server.announcement import Announcement, announce
+from server.app import INLINE_ALONE_S, INLINE_S, _models_options
 from server.cli import read_settings
 from server.errors import StartupError
 from server.sockets import bind, reserve_shared
@@ -72,3 +73,23 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(capsys: pytest.Captu
 def test_several_faults_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["--http-port", "x", "--grpc-port", "y"]) == 2
     assert [line[:7] for line in capsys.readouterr().err.splitlines()] == ["error: "] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "cores", "expected_s"),
+    [
+        ([], 2, INLINE_ALONE_S),
+        (["--workers", "2"], 2, INLINE_ALONE_S),
+        (["--workers", "1"], 1, INLINE_ALONE_S),
+        (["--workers", "1"], 2, INLINE_S),
+        (["--providers", "openvino,cpu"], 2, INLINE_ALONE_S),
+        (["--providers", "cuda,cpu"], 2, INLINE_S),
+        (["--inline-batch-ms", "2.5"], 2, 0.0025),
+        (["--workers", "1", "--inline-batch-ms", "0"], 2, 0.0),
+    ],
+)
+def test_longer_batches_run_on_the_loop_where_no_core_is_to_spare(
+    flags: list[str], cores: int, expected_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.app.available_cores", lambda: cores)
+    assert _models_options(read_settings(flags)).load.executor.inline_s == expected_s
