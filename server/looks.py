@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_VALUES = np.arange(256.0)
-
 
 def looks_of(rows: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Brightness and contrast of each row, over all its pixels and channels.
@@ -19,7 +17,13 @@ def looks_of(rows: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.f
         Means 0..255 and standard deviations 0..127.5, `float64[n]` each.
     """
     flat = rows.reshape(len(rows), -1)
-    # By counts of the 256 values: exact, and a sixth of the memory of a difference from the mean.
-    shares = np.stack([np.bincount(row, minlength=256) for row in flat]) / flat.shape[1]
-    means = shares @ _VALUES
-    return means, np.sqrt(np.maximum(shares @ _VALUES**2 - means**2, 0.0))
+    # Sums of integers: exact, whatever the order, and half the time of counting the 256 values. Row by row, so that
+    # the squares of one fit in a core's cache.
+    sums = np.array([(row.sum(dtype=np.uint64), _squares(row).sum(dtype=np.uint64)) for row in flat], np.float64)
+    means, squares = sums.reshape(-1, 2).T / flat.shape[1]
+    return means, np.sqrt(np.maximum(squares - means**2, 0.0))
+
+
+def _squares(row: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    squares: NDArray[np.uint16] = np.square(row, dtype=np.uint16)
+    return squares

@@ -17,7 +17,7 @@ from server.predictions import log as log_module
 from server.predictions.answers import Answered, Lane, lane_of
 from server.predictions.blocks import Group, pack_rows, pack_version, unpack, unpack_rows
 from server.predictions.log import FULL, LogStatistics, PredictionLog
-from server.predictions.observer import SAMPLED, SAMPLED_PIXELS, Observer
+from server.predictions.observer import SAMPLED, SAMPLED_PIXEL_BYTES, SAMPLED_PIXELS, Observer
 from server.predictions.recorder import Recorder
 from server.predictions.spool import HURRY, SERVERS, Segment, is_locked, new_origin, segments
 from server.predictions.storage import Batch, StorageRefused, Version
@@ -347,6 +347,20 @@ def test_a_watcher_sees_a_bounded_sample_of_each_tick() -> None:
         assert len(watcher.samples) == tick * SAMPLED
         assert sum(bool(one.inputs) for one in watcher.samples) == tick * SAMPLED_PIXELS
     assert observer.waiting_rows == 0
+
+
+@pytest.mark.parametrize(("side", "seen"), [(64, SAMPLED_PIXELS), (128, 3), (224, 1), (1024, 1)])
+def test_a_watcher_sees_the_pixels_of_fewer_large_pictures(side: int, seen: int) -> None:
+    watcher = FakeWatcher()
+    observer = Observer(None, watcher)
+    observer._refill()
+    for tick in range(1, 3):
+        for _ in range(100):
+            give(observer, b"x", image=np.zeros((1, side, side, 3), np.uint8))
+        observer._tick()
+        assert len(watcher.samples) == tick * SAMPLED
+        assert sum(bool(one.inputs) for one in watcher.samples) == tick * seen
+    assert SAMPLED_PIXEL_BYTES < 224 * 224 * 3
 
 
 def test_a_watcher_that_stumbles_is_not_in_the_logs_way() -> None:
