@@ -1,10 +1,12 @@
 """`python -m benchmarks footprint`: what a server takes before it has answered anything, and what a worker more costs.
 
 start ──▶ ready: seconds; after load: memory (PSS, shared pages divided) of all its processes
+          └ not the first: it writes bytecode where the installer left none, which pip and the images do
 1 worker, 2 workers ── by turns, each on as many cores ─▶ CPU time of a request
 """
 
 import argparse
+import os
 import statistics
 import time
 from typing import Any, Final
@@ -39,7 +41,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     verdict = Verdict()
     pictures = golden_pictures(newest_bundle(arguments.models, arguments.model))
     flags = ["--variant", "int8", *arguments.server_args.split()]
-    ready = [_ready_s(arguments, flags) for _ in range(arguments.starts)]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would measure Python's compiler
+    ready = [_ready_s(arguments, flags) for _ in range(arguments.starts + 1)][1:]
     with (
         serve(arguments.models, [*flags, "--workers", "1"]) as one,
         serve(arguments.models, [*flags, "--workers", "2"]) as two,

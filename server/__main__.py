@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> None:
 
 
 def _serve_with_several(settings: Settings, workers: int) -> None:
-    from server.nursery import Nursery, inherited_end, nurse  # noqa: PLC0415
+    from server.nursery import WORKER_IMPORTS, Nursery, inherited_end, nurse  # noqa: PLC0415
 
     end = inherited_end()
     side = Nursery.fork() if end is None else end
@@ -71,7 +71,9 @@ def _serve_with_several(settings: Settings, workers: int) -> None:
 
         _run(supervise(settings, workers, side))
         return
-    birth = nurse(side)
+    # Those of `server.security` that only some servers need.
+    asks = settings.api_keys or settings.jwt_key_file or settings.jwks
+    birth = nurse(side, (*WORKER_IMPORTS, "server.auth_jwks") if asks else WORKER_IMPORTS)
     if birth is not None:
         from server.worker import work  # noqa: PLC0415
 

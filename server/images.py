@@ -18,11 +18,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from server import jpeg, png
 from server.errors import UnsupportedImage
+from server.resize import resized
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS: Final = 64_000_000  # 8000 × 8000: larger than any camera's, small enough to decode in 200 MB
 UNKNOWN_PIXELS: Final = 1 << 62
-RGB: Final = 3  # channels
 RESIZE: Final = "bilinear-antialias"  # the manifest's name for what `decode` does
 
 _PNG_SIZE: Final = slice(16, 24)
@@ -75,11 +75,11 @@ def decode(data: bytes | memoryview, spec: ImageSpec, *, max_pixels: int = MAX_P
     """
     plain = None
     if data[:2] == _JPEG_START:
-        plain = jpeg.decode_plain(data, spec.channels, least_px=_least_px(spec), max_pixels=max_pixels)
+        plain = jpeg.decode_plain(data, spec.shape, least_px=_least_px(spec), max_pixels=max_pixels)
     elif data[:8] == png.SIGNATURE:
         plain = png.decode_plain(data, spec.channels, max_pixels=max_pixels)
     if plain is not None:
-        return _resized(plain, spec)
+        return plain if plain.shape == spec.shape else resized(plain, spec.width_px, spec.height_px)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_bomb(image, max_pixels)
@@ -159,13 +159,6 @@ def _least_px(spec: ImageSpec) -> int:
     3.5 ms at half.
     """
     return 2 * max(spec.width_px, spec.height_px)
-
-
-def _resized(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
-    if pixels.shape == spec.shape:
-        return pixels
-    image = Image.fromarray(pixels if spec.channels == RGB else pixels[..., 0])
-    return _to_rows(image, spec)
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
@@ -29,6 +29,7 @@ from server.rate_limit import TABLE_VARIABLE
 
 # Where one that was started anew finds its end: a variable of its own, not one of Settings.
 NURSERY_VARIABLE: Final = "SHOALNURSERY"
+WORKER_IMPORTS: Final = ("server.worker",)
 _DESCRIPTORS: Final = 3
 
 
@@ -55,17 +56,19 @@ def inherited_end() -> socket.socket | None:
     return None if spelled is None else socket.socket(fileno=int(spelled))
 
 
-def nurse(end: socket.socket) -> Birth | None:
+def nurse(end: socket.socket, imports: Sequence[str] = WORKER_IMPORTS) -> Birth | None:
     """Bears workers until the supervisor's end is closed.
 
     Args:
         end: The nursery's end.
+        imports: Modules that every worker would import.
 
     Returns:
         In each worker what it is to be; None in the nursery itself, once it is over.
     """
     os.set_inheritable(end.fileno(), False)  # noqa: FBT003  its only form
-    importlib.import_module("server.worker")
+    for module in imports:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to pages that all share
     poll, children = select.poll(), dict[int, int]()  # pidfd → pid

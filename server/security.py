@@ -9,21 +9,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from server.auth import Authenticator
 from server.auth_guard import Guard
-from server.auth_jwks import FileKeys, RemoteKeys, open_key_set
 from server.auth_keys import KeyFile
-from server.auth_tokens import Revoked, Secrets, Tokens
 from server.errors import StartupError
 from server.rate_limit import Limits, open_table
 from server.secret_files import refresh_for_ever
 from server.settings import Settings
 from server.tls import Tls, open_tls
 from server.trusted_proxies import TrustedProxies
+
+if TYPE_CHECKING:
+    from server.auth_jwks import FileKeys, RemoteKeys
+    from server.auth_tokens import Revoked, Secrets
 
 REQUEST_TIMEOUT_S: Final = 60.0
 
@@ -87,12 +89,16 @@ async def open_security(settings: Settings) -> AsyncIterator[Security]:
 
 async def _open_authenticator(settings: Settings, refreshes: list[Refresh]) -> Authenticator | None:
     _check(settings)
+    if not (settings.api_keys or settings.jwt_key_file or settings.jwks):
+        return None
+    # Their cryptography is megabytes and a twentieth of a start, which a server that asks nobody can do without.
+    from server.auth_jwks import open_key_set  # noqa: PLC0415
+    from server.auth_tokens import Revoked, Secrets, Tokens  # noqa: PLC0415
+
     keys = KeyFile(settings.api_keys) if settings.api_keys is not None else None
     secrets = Secrets(settings.jwt_key_file) if settings.jwt_key_file is not None else None
     public = open_key_set(settings.jwks, settings.jwks_refresh_s) if settings.jwks else None
     revoked = Revoked(settings.jwt_revoked) if settings.jwt_revoked is not None else None
-    if keys is None and secrets is None and public is None:
-        return None
     tokens = None
     if secrets is not None or public is not None:
         tokens = Tokens(
@@ -112,8 +118,8 @@ async def _open_authenticator(settings: Settings, refreshes: list[Refresh]) -> A
 
 def _refresher(
     authenticator: Authenticator,
-    files: Sequence[KeyFile | Secrets | Revoked],
-    public: FileKeys | RemoteKeys | None,
+    files: "Sequence[KeyFile | Secrets | Revoked]",
+    public: "FileKeys | RemoteKeys | None",
 ) -> Refresh:
     async def refresh() -> None:
         changed = [file.refresh() for file in files]

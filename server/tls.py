@@ -8,8 +8,6 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from server.errors import StartupError
 from server.secret_files import WatchedFiles, read_secret
 from server.settings import Settings
@@ -79,6 +77,8 @@ def open_tls(settings: Settings) -> Tls | None:
 
 
 def _read(cert: Path, key: Path, client_ca: Path | None) -> Certificates:
+    from cryptography import x509  # noqa: PLC0415  megabytes that a server without TLS can do without
+
     chain, private = read_secret(cert, "--tls-cert"), read_secret(key, "--tls-key")
     authority = read_secret(client_ca, "--tls-client-ca") if client_ca is not None else None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,6 +21,8 @@ from server.secret_files import refresh_for_ever
 from server.security import open_security
 from server.settings import Settings
 from tests.wire.tokens import AUDIENCE, SECRET, serve_issuer, shared_token
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def opened(check: Callable[[Any], Awaitable[None]] | None = None, **given: Any) -> None:
@@ -153,6 +157,22 @@ def test_a_source_that_sends_no_keys_says_so_in_the_log_and_changes_nothing() ->
     with answering(200, {}, b"<html>") as url, capture_logs() as logs:
         asyncio.run(check(url))
     assert [entry["event"] for entry in logs] == ["no new signing keys"]
+
+
+# ---- what nobody needs is not imported ----
+
+
+@pytest.mark.slow  # starts a process
+def test_a_server_that_asks_nobody_imports_no_cryptography() -> None:
+    names = "[name for name in ('jwt', 'cryptography') if name in sys.modules]"
+    program = (
+        "import asyncio, sys, server.worker; from server.security import open_security; from server.settings import"
+        " Settings; asyncio.run(open_security(Settings()).__aenter__()); "
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{program}print(*{names})"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []
 
 
 # ---- what follows files ----

@@ -13,6 +13,7 @@ from PIL import Image
 from server.errors import UnsupportedImage
 from server.images import ImageSpec, decode
 from server.jpeg import decode_plain
+from server.resize import PADDED
 
 MAX_PIXELS = 1_000_000
 LEAST_PX = 64
@@ -71,16 +72,23 @@ def test_every_plain_file_gives_the_pixels_that_pillow_gives(
         progressive=form == "progressive",
         optimize=True,
     )
-    assert decode_plain(data, spec.channels, least_px=LEAST_PX, max_pixels=MAX_PIXELS) is not None
+    assert decode_plain(data, spec.shape, least_px=LEAST_PX, max_pixels=MAX_PIXELS) is not None
     assert np.array_equal(decode(data, spec), by_pillow(data, spec))
 
 
 @pytest.mark.parametrize(("side", "scale"), [(127, 1), (128, 2), (255, 2), (256, 4), (511, 4), (512, 8), (4096, 8)])
 def test_a_large_file_is_decoded_at_the_scale_that_pillow_chooses(side: int, scale: int) -> None:
     data = jpeg(Image.new("RGB", (side, side + 5), "orange"))
-    pixels = decode_plain(data, 3, least_px=LEAST_PX, max_pixels=1 << 30)
+    pixels = decode_plain(data, (32, 32, 3), least_px=LEAST_PX, max_pixels=1 << 30)
     assert pixels is not None
-    assert pixels.shape == (-(-(side + 5) // scale), -(-side // scale), 3)
+    assert pixels.shape == (-(-(side + 5) // scale), -(-side // scale), PADDED)
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((40, 30, 3), 3), ((30, 40, 3), PADDED), ((1, 1, 3), PADDED)])
+def test_a_file_of_the_targets_size_is_not_laid_out_to_be_resized(shape: tuple[int, int, int], channels: int) -> None:
+    pixels = decode_plain(jpeg(picture(40, 30, "RGB")), shape, least_px=2 * max(shape), max_pixels=MAX_PIXELS)
+    assert pixels is not None
+    assert pixels.shape[2] == channels
 
 
 EXIF = Image.Exif()
@@ -108,7 +116,7 @@ EXIF[0x0112] = 6  # lies on its side
     ],
 )
 def test_what_is_not_plain_is_left_to_pillow(data: bytes, channels: int) -> None:
-    assert decode_plain(data, channels, least_px=LEAST_PX, max_pixels=MAX_PIXELS) is None
+    assert decode_plain(data, (32, 32, channels), least_px=LEAST_PX, max_pixels=MAX_PIXELS) is None
 
 
 def test_a_picture_on_its_side_is_still_turned_upright() -> None:
