@@ -91,9 +91,7 @@ class TrainSettings(BaseModel):
     ] = "auto"
     mixed_precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Field(
-            description="what layers compute in; auto: bfloat16 if the machine has it and the model is faster in it"
-        ),
+        Field(description="what layers compute in; auto: bfloat16 if the machine has it and the model is faster in it"),
     ] = "auto"
     devices: Annotated[
         str, Field(description="auto (every GPU, or else the CPU), cpu, or gpu:0,1 to share each batch among them")
