@@ -66,6 +66,12 @@ class Tally:
         self.status.append(status)
         self.right.append(right)
 
+    @property
+    def elapsed_s(self) -> float:
+        """From the first request to the last answer."""
+        ends_s = (due_s + took_s for due_s, took_s in zip(self.due_s, self.took_s, strict=True))
+        return max(ends_s) - min(self.due_s)
+
     def summary(self, budget_s: float = 0.2) -> dict[str, Any]:
         """Counts by status, and quantiles in milliseconds of answered and of refused requests.
 
