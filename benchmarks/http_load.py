@@ -66,6 +66,12 @@ class Tally:
         self.status.append(status)
         self.right.append(right)
 
+    @property
+    def elapsed_s(self) -> float:
+        """From the first request to the last answer."""
+        ends_s = (due_s + took_s for due_s, took_s in zip(self.due_s, self.took_s, strict=True))
+        return max(ends_s) - min(self.due_s)
+
     def summary(self, budget_s: float = 0.2) -> dict[str, Any]:
         """Counts by status, and quantiles in milliseconds of answered and of refused requests.
 
@@ -158,16 +164,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Collects the answer, and settles the request when it is whole."""
         self._buffer += data
-        head_end = self._buffer.find(b"\r\n\r\n")
-        if head_end < 0:
-            return
-        head = self._buffer[:head_end].lower()
-        at = head.find(b"content-length: ")
-        length = int(head[at + 16 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(self._buffer) < head_end + 4 + length:
-            return
-        self.closing = b"connection: close" in head
-        self._settle(int(head[9:12]), self._buffer[head_end + 4 :])
+        found = whole_answer(self._buffer)
+        if found is not None:
+            status, body, self.closing = found
+            self._settle(status, body)
 
     def connection_lost(self, _: Exception | None) -> None:
         """Settles what was under way as unanswered."""
@@ -183,6 +183,36 @@ class Connection(asyncio.Protocol):
         answered, self._answered = self._answered, None
         if answered is not None:
             answered(self, status, body)
+
+
+def whole_answer(text: bytes) -> tuple[int, bytes, bool] | None:
+    """Status, body, and whether the connection ends with it; None while something is missing.
+
+    Args:
+        text: What has come of one HTTP/1.1 answer.
+    """
+    head_end = text.find(b"\r\n\r\n")
+    if head_end < 0:
+        return None
+    head, body = text[:head_end].lower(), text[head_end + 4 :]
+    at = head.find(b"content-length: ")
+    if at >= 0:
+        if len(body) < int(head[at + 16 :].split(b"\r\n", 1)[0]):
+            return None
+    elif b"transfer-encoding: chunked" in head:  # Ray Serve's
+        if not body.endswith(b"0\r\n\r\n"):
+            return None
+        body = _joined(body)
+    return int(head[9:12]), body, b"connection: close" in head
+
+
+def _joined(chunks: bytes) -> bytes:
+    body = b""
+    while chunks:
+        length, _, rest = chunks.partition(b"\r\n")
+        end = int(length.split(b";", 1)[0], 16)
+        body, chunks = body + rest[:end], rest[end + 2 :]
+    return body
 
 
 async def connect(url: str) -> Connection:

@@ -48,5 +48,10 @@ if __name__ == "__main__":
         batch_timeout=int(os.environ["PEER_WAIT_MS"]) / 1000,
         api_path="/inference",
     )
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=len(os.sched_getaffinity(0)))
+    server = litserve.LitServer(
+        api,
+        accelerator="cpu",
+        workers_per_device=len(os.sched_getaffinity(0)),
+        fast_queue=True,  # a sixth less CPU time for a request than the queue of multiprocessing, its default
+    )
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning", access_log=False)

@@ -60,29 +60,14 @@ def test_an_alarm_rings_at_its_time_and_at_once_when_that_is_past() -> None:
 
 @pytest.mark.parametrize("capacity", [90.0, 500.0, 933.0])
 def test_bisection_finds_the_highest_rate_that_holds(monkeypatch: pytest.MonkeyPatch, capacity: float) -> None:
-    async def asked(url: str, asked: object, rate_per_s: float, bound_ms: float, seconds: float) -> poisson.Probe:
+    def asked(load: object, rate_per_s: float, bound_ms: float) -> poisson.Probe:
         return poisson.Probe(rate_per_s, 3.0 if rate_per_s <= capacity else float("inf"), 0.1, valid=True)
 
-    async def skip(_: float) -> None:
-        return None
-
     monkeypatch.setattr(poisson, "ask", asked)
-    monkeypatch.setattr(asyncio, "sleep", skip)
-    probes = asyncio.run(poisson.search("", [], 15, 1000, 1, 9))
+    probes = poisson.search(poisson.Load("", [], 1, 0), 15, 1000, 9)
     best = max(probe.rate_per_s for probe in probes if probe.holds(15))
     assert capacity - 1000 / 2**9 <= best <= capacity
 
 
 def test_a_rate_at_which_the_generator_was_late_proves_nothing() -> None:
     assert not poisson.Probe(100, p99_ms=1.0, late_p99_ms=9.0, valid=False).holds(15)
-
-
-def test_a_probe_knows_when_the_generator_was_late() -> None:
-    async def probe(block_s: float) -> poisson.Probe:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Answering(block_s), "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server:
-            return await poisson.ask(url, ASKED, 200, 15, 0.2)
-
-    assert not asyncio.run(probe(0.02)).valid
