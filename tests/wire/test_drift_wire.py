@@ -54,14 +54,20 @@ def ask(server: ServerProcess, model: str) -> None:
         assert http.predict(body, kind, f"/predict/{model}").status == 200
 
 
-def test_the_index_is_of_all_workers_rows_together(workers: ServerProcess) -> None:
-    for _ in range(6):
-        ask(workers, "grey")
-        ask(workers, "old")
+def counted(server: ServerProcess, rows: int) -> str:
+    """Returns the metrics once so many rows of `grey` are counted: by other processes, and not all of a tick."""
     give_up_s = time.monotonic() + WITHIN_S
-    while sample(text := metrics(workers), "shoal_drift_rows", model="grey", feature="classes") < 240:
+    while sample(text := metrics(server), "shoal_drift_rows", model="grey", feature="classes") < rows:
         assert time.monotonic() < give_up_s
-        time.sleep(0.05)  # other processes count them
+        time.sleep(0.05)
+    return text
+
+
+def test_the_index_is_of_all_workers_rows_together(workers: ServerProcess) -> None:
+    for count in range(1, 7):
+        ask(workers, "old")
+        ask(workers, "grey")
+        text = counted(workers, 40 * count)
     rows = [sample(text, "shoal_drift_rows", model="grey", feature="classes", bin=name) for name in NAMES]
     wanted = [sample(text, "shoal_drift_reference_rows", model="grey", feature="classes", bin=name) for name in NAMES]
     assert rows == [0, 0, 240]
