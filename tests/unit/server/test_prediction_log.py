@@ -17,7 +17,7 @@ from server.predictions import log as log_module
 from server.predictions.answers import Answered, Lane, lane_of
 from server.predictions.blocks import Group, pack_rows, pack_version, unpack, unpack_rows
 from server.predictions.log import FULL, LogStatistics, PredictionLog
-from server.predictions.observer import SAMPLED, SAMPLED_PIXEL_BYTES, SAMPLED_PIXELS, Observer
+from server.predictions.observer import SAMPLED, SAMPLED_PIXELS, Observer
 from server.predictions.recorder import Recorder
 from server.predictions.spool import HURRY, SERVERS, Segment, is_locked, new_origin, segments
 from server.predictions.storage import Batch, StorageRefused, Version
@@ -336,43 +336,27 @@ def test_a_fault_costs_its_answers_and_never_the_thread() -> None:
     assert keeper.names == ["next"]
 
 
-def test_a_watcher_sees_a_bounded_sample_of_each_tick() -> None:
+@pytest.mark.parametrize(
+    ("shape", "answers", "pictures"),
+    [
+        ((1, 8, 8, 1), SAMPLED, SAMPLED_PIXELS),
+        ((1, 64, 64, 3), SAMPLED, SAMPLED_PIXELS),
+        ((1, 128, 128, 3), SAMPLED, 3),
+        ((1, 224, 224, 3), SAMPLED, 1),
+        ((32, 8, 8, 1), 2, 2),
+    ],
+)
+def test_a_watcher_sees_a_bounded_sample_of_each_tick(shape: tuple[int, ...], answers: int, pictures: int) -> None:
     watcher = FakeWatcher()
     observer = Observer(None, watcher)
     observer._refill()
     for tick in range(1, 3):
         for _ in range(100):
-            give(observer, b"x", image=np.zeros((1, 8, 8, 1), np.uint8))
+            give(observer, b"x", n=shape[0], image=np.zeros(shape, np.uint8))
         observer._tick()
-        assert len(watcher.samples) == tick * SAMPLED
-        assert sum(bool(one.inputs) for one in watcher.samples) == tick * SAMPLED_PIXELS
+        assert len(watcher.samples) == tick * answers
+        assert sum(bool(one.inputs) for one in watcher.samples) == tick * pictures
     assert observer.waiting_rows == 0
-
-
-@pytest.mark.parametrize(("side", "seen"), [(64, SAMPLED_PIXELS), (128, 3), (224, 1), (1024, 1)])
-def test_a_watcher_sees_the_pixels_of_fewer_large_pictures(side: int, seen: int) -> None:
-    watcher = FakeWatcher()
-    observer = Observer(None, watcher)
-    observer._refill()
-    for tick in range(1, 3):
-        for _ in range(100):
-            give(observer, b"x", image=np.zeros((1, side, side, 3), np.uint8))
-        observer._tick()
-        assert len(watcher.samples) == tick * SAMPLED
-        assert sum(bool(one.inputs) for one in watcher.samples) == tick * seen
-    assert SAMPLED_PIXEL_BYTES < 224 * 224 * 3
-
-
-def test_a_watcher_sees_fewer_answers_where_each_has_many_rows() -> None:
-    watcher = FakeWatcher()
-    observer = Observer(None, watcher)
-    observer._refill()
-    for tick in range(1, 3):
-        for _ in range(100):
-            give(observer, n=32)
-        observer._tick()
-        assert len(watcher.samples) == tick * 2
-        assert SAMPLED <= 2 * 32
 
 
 def test_a_watcher_that_stumbles_is_not_in_the_logs_way() -> None:
