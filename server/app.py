@@ -314,7 +314,8 @@ def _inline_s(settings: Settings, cores: int) -> float:
 
     With a core to spare the loop goes on reading there while the thread computes. Without one the two only take turns,
     and the turns cost: requests of 32 images are 5 % cheaper without them. What stands still meanwhile would wait for
-    the same core anyway, so the bound is what a refusal or a probe may be late by.
+    the same core anyway, so the bound is what a refusal or a probe may be late by: of all models together, only one
+    runs a batch there in a turn of the loop.
     """
     if settings.inline_batch_ms is not None:
         return settings.inline_batch_ms / 1e3

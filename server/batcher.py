@@ -93,6 +93,7 @@ class Batcher:
         self._last_rows = 1  # of the batch before
         self._closed = False
         self._running: Batch | None = None
+        self._turned = True  # whether the event loop has turned since the last batch began
         self._prepared: Batch | None = None
         self._fuller: asyncio.Future[None] | None = None  # what an idle engine with max_delay_s waits on
         self._alarm: asyncio.TimerHandle | None = None
@@ -355,7 +356,8 @@ class Batcher:
         self._running = batch
         self._batch_rows[batch.rows] += 1
         self._pace.begin(batch.rows, self._clock())
-        asyncio.get_running_loop().call_soon(self._prepare)
+        self._turned = False
+        asyncio.get_running_loop().call_soon(self._on_turn)
         try:
             outputs = self._slabs.detach(await self._engine.run(batch.inputs), batch.slab)
             batch.check(outputs)
@@ -369,7 +371,13 @@ class Batcher:
             self._running = None
         end_s = self._clock()
         self._pace.end(end_s, previous_end_s)
+        if not self._turned:
+            await asyncio.sleep(0)  # the engine ran on the loop: now that writes answers, reads and keeps its timers
         return end_s
+
+    def _on_turn(self) -> None:
+        self._turned = True
+        self._prepare()
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
         self._failed += batch.fail(error)

@@ -2,11 +2,12 @@
 
     batcher ──run(inputs)──▶ SimpleQueue ──▶ thread: session.run ──call_soon_threadsafe──▶ batcher
                   │                                └ seconds ──▶ cost model
-                  └─ a short batch, and the thread is idle: session.run here and now
+                  └─ a short batch, the thread is idle, the first in this turn of the loop: session.run here and now
 
-The event loop waits for the session only where the way to the thread and back (0.1 ms) would be a good part of the
-batch's own time. The session never runs in two threads at once. A provider that was asked for and
-is not there is an error, unless a later one of the list may serve: ONNX Runtime itself would fall back in silence.
+The event loop itself runs what is so short that a thread gains nothing (`inline_s`), once in a turn however many models
+there are, and only graphs whose rows all cost the same: of any other the number of rows tells nothing. The session
+never runs in two threads at once. A provider that was asked for and is not there is an error, unless a later one of
+the list may serve: ONNX Runtime itself would fall back in silence.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
@@ -70,6 +71,26 @@ class Engine(Protocol):
         """
 
 
+class LoopTurn:
+    """Whether a batch has run on the event loop in this turn of it; all executors of a process share one.
+
+    Without it the loop would stand still for one batch of each model that is busy, one after the other.
+    """
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = False
+
+    def take(self) -> None:
+        """Takes the turn that the loop is in; it is free again in the next one."""
+        self.taken = True
+        asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        self.taken = False
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorOptions:
     """How a session is built.
@@ -82,6 +103,7 @@ class ExecutorOptions:
             that warms without rest answers half as much as before.
         device: Which CUDA device; None for ONNX Runtime's default.
         inline_s: Batches expected to take no longer run on the event loop itself; 0 for none.
+        turn: What the executors of one event loop share.
     """
 
     providers: tuple[str, ...] = ("cpu",)
@@ -90,6 +112,7 @@ class ExecutorOptions:
     rest: float = 0.0
     device: int | None = None
     inline_s: float = 0.0
+    turn: LoopTurn = field(default_factory=LoopTurn, compare=False)
 
 
 class Executor:
@@ -105,6 +128,7 @@ class Executor:
         self._output_names = [spec.name for spec in self.outputs]
         self._strings_in = tuple(spec.name for spec in self.inputs if spec.datatype == "BYTES")
         self._strings_out = tuple(spec.name for spec in self.outputs if spec.datatype == "BYTES")
+        self._inline_s = options.inline_s if _rows_cost_the_same(self.inputs) else 0.0
 
     @classmethod
     async def load(cls, path: Path, options: ExecutorOptions) -> Self:
@@ -169,7 +193,8 @@ class Executor:
     async def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Runs one batch: on the executor's thread, or at once where it is short and nothing else runs.
 
-        Batches run in the order of the calls. A call that is cancelled before its turn costs nothing.
+        Batches run in the order of the calls. A call that is cancelled before its turn costs nothing. During a batch that
+        ran at once the loop did not turn: it is for the caller to let it.
 
         Args:
             inputs: By input name, unchanged until the run ends.
@@ -184,8 +209,8 @@ class Executor:
         """
         rows = _rows(self.inputs, inputs)
         if self._runs_inline(rows):
+            self._options.turn.take()
             outputs, seconds = self._timed_run(inputs)
-            await asyncio.sleep(0)  # between two batches the loop reads, answers and keeps its timers
         else:
             outputs, seconds = await self._thread.call(partial(self._timed_run, inputs))
         self._cost.observe(rows, seconds)
@@ -201,7 +226,9 @@ class Executor:
 
     def _runs_inline(self, rows: int) -> bool:
         thread = self._thread
-        return 0.0 < self._cost.cost_s(rows) <= self._options.inline_s and thread.idle and not thread.stopped
+        if self._options.turn.taken or not thread.idle or thread.stopped:
+            return False
+        return 0.0 < self._cost.cost_s(rows) <= self._inline_s
 
     def _timed_run(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], float]:
         started_s = time.perf_counter()
@@ -350,6 +377,11 @@ def _spec(node: Any, path: Path) -> TensorSpec:
         raise StartupError(f"expected tensors of plain types in {path}, received {node.type} for '{node.name}'")
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
     return TensorSpec(node.name, ORT_TYPES[node.type], shape)
+
+
+def _rows_cost_the_same(inputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether the number of rows tells what a batch costs: no other dimension is free, and no strings have lengths."""
+    return all(-1 not in spec.shape[spec.batched :] and spec.datatype != "BYTES" for spec in inputs)
 
 
 def _zeros(inputs: tuple[TensorSpec, ...], rows: int) -> dict[str, Array]:

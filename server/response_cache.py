@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from server.tensors import Array, InferRequest
+from server.tensors import Array, InferRequest, bytes_held
 from server.versions import LoadedModel
 
 # What an entry costs besides its arrays' data: key, dictionary, array objects.
@@ -131,4 +131,4 @@ def _add(digest: "hashlib.blake2b", name: str, array: Array) -> None:
 
 
 def _size(outputs: Outputs) -> int:
-    return ENTRY_BYTES + sum(array.nbytes for array in outputs.values())
+    return ENTRY_BYTES + sum(map(bytes_held, outputs.values()))

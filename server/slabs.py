@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from server.errors import InvalidInput
-from server.tensors import Array, TensorSpec
+from server.tensors import Array, TensorSpec, bytes_held
 from server.ticket_queue import Span
 
 
@@ -53,7 +53,7 @@ class Stacking:
             if rows != -1 and self.splittable and shape[0] != rows:
                 raise InvalidInput(f"expected {rows} rows in '{spec.name}' as in the other inputs, received {shape[0]}")
             rows = shape[0] if self.splittable else 1
-            n_bytes += array.nbytes if not dtype.hasobject else _string_bytes(array)
+            n_bytes += array.nbytes if not dtype.hasobject else bytes_held(array)
         return abs(rows), n_bytes
 
     def _spell(self) -> str:
@@ -107,7 +107,3 @@ class Slabs:
 
     def _allocate(self) -> dict[str, Array]:
         return {spec.name: np.empty((self._rows, *spec.shape[1:]), dtype=spec.dtype) for spec in self._inputs}
-
-
-def _string_bytes(array: Array) -> int:
-    return array.nbytes + sum(map(len, array.ravel()))

@@ -189,5 +189,10 @@ class InferResponse:
     labels: tuple[str, ...] = ()
 
 
+def bytes_held(array: Array) -> int:
+    """What an array keeps in memory: its elements, and of strings what they point to."""
+    return array.nbytes + (sum(map(len, array.ravel())) if array.dtype.hasobject else 0)
+
+
 def _spell(shape: tuple[int, ...]) -> str:
     return "[" + ", ".join("n" if size == -1 else str(size) for size in shape) + "]"

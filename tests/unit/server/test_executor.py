@@ -12,7 +12,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from server import executor as executor_module
-from server.cost_model import CostModel
 from server.errors import InferenceFailed, InvalidInput, StartupError
 from server.executor import Executor, ExecutorOptions, check_single_runtime
 from server.tensors import TensorSpec
@@ -89,85 +88,6 @@ def test_the_session_runs_on_one_thread_of_its_own(doubling: Path) -> None:
         assert seen == ["ort model/1"] * 2
 
     load_and(doubling, use)
-
-
-def test_a_batch_that_is_short_runs_on_the_loop_and_any_other_on_the_thread(doubling: Path) -> None:
-    async def use(executor: Executor) -> None:
-        session, seen = executor._session, []
-
-        def spy(*arguments: Any) -> Any:
-            seen.append(threading.current_thread() is threading.main_thread())
-            return session.run(*arguments)
-
-        executor._session = SimpleNamespace(run=spy, get_providers=session.get_providers)
-        row = {"x": np.ones((1, 3), np.float32)}
-        await executor.run(row)  # its cost is not known yet
-        for rows in (1, 2):
-            executor._cost = CostModel()  # without the slowdown that the run before showed
-            executor._cost.measure(1, 0.0009)
-            executor._cost.measure(2, 0.0011)
-            assert (await executor.run({"x": np.ones((rows, 3), np.float32)}))["y"][0, 0] == 2.0
-        assert seen == [False, True, False]
-
-    load_and(doubling, use, inline_s=0.001)
-
-
-def test_the_session_never_runs_in_two_threads_at_once(doubling: Path) -> None:
-    started, goes_on = threading.Event(), threading.Event()
-
-    async def use(executor: Executor) -> None:
-        session, seen = executor._session, []
-
-        def spy(*arguments: Any) -> Any:
-            on_the_loop = threading.current_thread() is threading.main_thread()
-            seen.append(on_the_loop)
-            if not on_the_loop:
-                started.set()
-                assert goes_on.wait(10)
-            return session.run(*arguments)
-
-        executor._session = SimpleNamespace(run=spy, get_providers=session.get_providers)
-        executor._cost.measure(1, 0.0005)
-        executor._cost.measure(2, 0.005)
-        given_up = asyncio.ensure_future(executor.run({"x": np.ones((2, 3), np.float32)}))
-        await asyncio.to_thread(started.wait, 10)
-        given_up.cancel()  # its caller is gone, the thread is still at it
-        behind = asyncio.ensure_future(executor.run({"x": np.ones((1, 3), np.float32)}))
-        await asyncio.sleep(0)
-        goes_on.set()
-        assert (await behind)["y"][0, 0] == 2.0
-        assert seen == [False, False]
-
-    load_and(doubling, use, inline_s=0.001)
-
-
-def test_what_the_model_raises_on_the_loop_reaches_the_caller(doubling: Path) -> None:
-    async def use(executor: Executor) -> Any:
-        executor._cost.measure(1, 0.0001)
-        with pytest.raises(Exception, match="Got: 4 Expected: 3"):
-            await executor.run({"x": np.ones((1, 4), np.float32)})
-        return await executor.run({"x": np.ones((1, 3), np.float32)})
-
-    assert load_and(doubling, use, inline_s=0.001)["y"][0, 0] == 2.0
-
-
-def test_the_loop_has_its_turn_between_two_short_batches(doubling: Path) -> None:
-    async def use(executor: Executor) -> None:
-        executor._cost.measure(1, 0.0001)
-        turns = []
-
-        async def tick() -> None:
-            for turn in range(3):
-                turns.append(turn)
-                await asyncio.sleep(0)
-
-        ticking = asyncio.ensure_future(tick())
-        for runs in range(3):
-            assert len(turns) == runs
-            await executor.run({"x": np.ones((1, 3), np.float32)})
-        await ticking
-
-    load_and(doubling, use, inline_s=0.001)
 
 
 def test_every_batch_size_is_warmed_and_measured(doubling: Path) -> None:

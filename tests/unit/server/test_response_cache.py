@@ -57,6 +57,13 @@ def test_an_answer_is_a_copy_of_its_own_rows_alone() -> None:
     assert found["probabilities"].base is None
 
 
+def test_strings_count_with_what_they_hold() -> None:
+    cache, key = ResponseCache(10_000), key_of(version(), (b"a",), InferRequest())
+    assert key is not None
+    cache.keep(key, {"label": np.array([b"x" * 500], dtype=object)})
+    assert cache.statistics().n_bytes == ENTRY_BYTES + 8 + 500
+
+
 def test_the_least_recently_used_go_first_and_the_bound_holds() -> None:
     room = 3 * (ENTRY_BYTES + 8)
     cache, model = ResponseCache(room), version()
