@@ -77,11 +77,25 @@ def peers(result: Result) -> Lines:
 def poisson(result: Result) -> Lines:
     """The rate for each bound."""
     rows = [
-        [name, f"{found['rate_per_s']:,.0f} per s", _spread(found["shares"]) if found["shares"] else "0"]
+        [name, *_rates(found, float(name.split()[2])), _spread(found["shares"]) if found["shares"] else "0"]
         for name, found in result.items()
         if name.startswith("p99 within")
     ]
-    return table([f"{result['server_cores']} cores for the server", "highest rate", "share of the engine"], rows)
+    head = [f"{result['server_cores']} cores for the server", "highest rate", "rounds at it that did not hold"]
+    return table([*head, "share of the engine"], rows)
+
+
+def _rates(found: Result, bound_ms: float) -> list[str]:
+    """The last rate that held, with the spread over the rounds that did, and how many did not.
+
+    Results of before `rounds_failed` have every try as a probe, and may name a rate that was never tried.
+    """
+    if "rounds_failed" in found:
+        rates, tried = found["rates_per_s"], len(found["rounds"])
+        spread = "" if len(set(rates)) < 2 else f" ({min(rates):,.0f}–{max(rates):,.0f})"  # noqa: PLR2004
+        return [f"{found['rate_per_s']:,.0f} per s{spread}", f"{found['rounds_failed']} of {tried}"]
+    held = [probe["rate_per_s"] for probe in found["probes"] if probe["valid"] and probe["p99_ms"] <= bound_ms]
+    return [f"{held[-1] if held else 0:,.0f} per s", "not counted"]
 
 
 def bounds(result: Result) -> Lines:

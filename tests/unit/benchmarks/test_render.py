@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.render import rendered
-from benchmarks.render_tables import peers
+from benchmarks.render_tables import peers, poisson
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = {"cpu": "C", "cores": 2, "system": "Linux", "python": "3.11", "onnxruntime": "1.0"}
@@ -51,3 +51,18 @@ def test_every_peer_has_a_row_and_ours_is_the_median_of_what_was_beside_them() -
     assert "| Shoal | 300 per s | 20 µs |" in lines
     assert "| a (a 1.0) | 100 per s (ours 3.00 times, 2.00–4.00) | 50 µs (ours 0.40 times) |" in lines
     assert lines[-1] == "- d, grpc: it is not installed"
+
+
+def test_the_rate_at_random_times_is_the_last_that_held_with_its_spread_and_the_rounds_that_did_not() -> None:
+    found = {"rate_per_s": 4850.0, "rates_per_s": [5000.0, 4850.0], "rounds": [{}] * 3, "rounds_failed": 1}
+    lines = poisson({"server_cores": 1, "p99 within 15 ms": found | {"shares": [0.5, 0.485]}})
+    assert lines[-1] == "| p99 within 15 ms | 4,850 per s (4,850–5,000) | 1 of 3 | 0.49 (0.48–0.50) |"
+    found |= {"rate_per_s": 0.0, "rates_per_s": [], "rounds_failed": 3, "shares": []}
+    assert poisson({"server_cores": 1, "p99 within 15 ms": found})[-1] == "| p99 within 15 ms | 0 per s | 3 of 3 | 0 |"
+
+
+def test_an_old_result_that_names_a_rate_never_tried_is_read_by_its_probes() -> None:
+    tried = [(6000.0, 31.5, True), (5343.0, 13.1, True), (5400.0, 9.0, False), (5343.0, 31.9, True)]
+    probes = [{"rate_per_s": rate, "p99_ms": p99, "valid": valid} for rate, p99, valid in tried]
+    lines = poisson({"server_cores": 1, "p99 within 15 ms": {"probes": probes, "rate_per_s": 5183.0, "shares": [0.44]}})
+    assert lines[-1] == "| p99 within 15 ms | 5,343 per s | not counted | 0.44 |"
