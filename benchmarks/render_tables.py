@@ -37,10 +37,15 @@ def provenance(result: Result) -> str:
 def limit(result: Result) -> Lines:
     """Shares of the bare engine."""
     rows = (
-        [name, f"{row['per_s']:,.0f}", f"{row['cpu_us']:.0f} µs", _spread(row["shares"])]
+        [name, f"{row['per_s']:,.0f}", f"{row['cpu_us']:.0f} µs", _load(row), _spread(row["shares"])]
         for name, row in result["limit"].items()
     )
-    return table(["", "images per second", "CPU time of one", "share of the engine"], rows)
+    head = ["", "images per second", "CPU time of one", "of the load, on the same cores", "share of the engine"]
+    return table(head, rows)
+
+
+def _load(row: Result) -> str:
+    return f"{row['load_us']:.0f} µs" if row["load_us"] else "–"
 
 
 def peak(result: Result) -> Lines:

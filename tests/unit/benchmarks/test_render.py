@@ -13,7 +13,10 @@ MACHINE = {"cpu": "C", "cores": 2, "system": "Linux", "python": "3.11", "onnxrun
 LIMIT = {
     "machine": MACHINE,
     "command": "python -m benchmarks limit",
-    "limit": {"engine, batch 32": {"per_s": 1234.5, "cpu_us": 80.0, "shares": [1.0, 1.0]}},
+    "limit": {
+        "engine, batch 32": {"per_s": 1234.5, "cpu_us": 80.0, "load_us": 0.0, "shares": [1.0, 1.0]},
+        "binary, 32 images": {"per_s": 1000.0, "cpu_us": 90.0, "load_us": 11.6, "shares": [0.9, 0.7]},
+    },
 }
 TEXT = "before\n<!-- results: limit -->\nold\n<!-- end of results -->\nafter\n"
 
@@ -26,7 +29,8 @@ def test_the_document_is_what_the_results_say() -> None:
 def test_a_figure_in_the_document_comes_from_the_result(tmp_path: Path) -> None:
     (tmp_path / "limit.json").write_text(json.dumps(LIMIT))
     text = rendered(TEXT, tmp_path)
-    assert "| engine, batch 32 | 1,234 | 80 µs | 1.00 |" in text
+    assert "| engine, batch 32 | 1,234 | 80 µs | – | 1.00 |" in text
+    assert "| binary, 32 images | 1,000 | 90 µs | 12 µs | 0.80 (0.70–0.90) |" in text
     assert "C, 2 cores, Linux, Python 3.11, onnxruntime 1.0: `python -m benchmarks limit`" in text
     assert (text.startswith("before\n"), text.endswith("after\n"), "old" in text) == (True, True, False)
     assert rendered(text, tmp_path) == text
