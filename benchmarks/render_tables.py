@@ -113,9 +113,11 @@ def bounds(result: Result) -> Lines:
 
 
 def photos(result: Result) -> Lines:
-    """The limit, ours and mosec."""
+    """The limit, ours and mosec, and how each server was started."""
     rows = [[name, _rate(row), _times(row["ours_faster"])] for name, row in result["photos"].items()]
-    return table(["", "photographs per second, CPU time of one", "ours is so many times as fast"], rows)
+    lines = table(["", "photographs per second, CPU time of one", "ours is so many times as fast"], rows)
+    settings = [f"- {name}: `{told}`" for name, told in result.get("settings", {}).items()]
+    return [*lines, *(["", *settings] if settings else [])]
 
 
 def locust(result: Result) -> Lines:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.render import rendered
-from benchmarks.render_tables import peers, poisson
+from benchmarks.render_tables import peers, photos, poisson
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = {"cpu": "C", "cores": 2, "system": "Linux", "python": "3.11", "onnxruntime": "1.0"}
@@ -70,3 +70,10 @@ def test_an_old_result_that_names_a_rate_never_tried_is_read_by_its_probes() -> 
     probes = [{"rate_per_s": rate, "p99_ms": p99, "valid": valid} for rate, p99, valid in tried]
     lines = poisson({"server_cores": 1, "p99 within 15 ms": {"probes": probes, "rate_per_s": 5183.0, "shares": [0.44]}})
     assert lines[-1] == "| p99 within 15 ms | 5,343 per s | not counted | 0.44 |"
+
+
+def test_photographs_tell_how_each_server_was_started() -> None:
+    row = {"per_s": 100.0, "cpu_us": 5000.0, "ours_faster": [1.0, 1.2]}
+    lines = photos({"photos": {"Shoal": row}, "settings": {"Shoal": "--max-batch-rows 4", "mosec": "PEER_BATCH=4"}})
+    assert lines[-2:] == ["- Shoal: `--max-batch-rows 4`", "- mosec: `PEER_BATCH=4`"]
+    assert photos({"photos": {"Shoal": row}})[-1] == "| Shoal | 100 per s, 5,000 µs | 1.10 times, 1.00–1.20 |"
