@@ -4,9 +4,12 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from benchmarks.peer_servers import read_peers
+
 Result = dict[str, Any]
 Lines = list[str]
 
+AIM_MS: Final = 200  # of locust's p99
 _PAYLOADS: Final = {
     "jpeg": "JPEG upload",
     "png": "PNG upload",
@@ -75,8 +78,38 @@ def peers(result: Result) -> Lines:
             for name in dict.fromkeys(row["name"] for row in mine if row["name"] != "Shoal")
         ]
         lines += [f"**{_PAYLOADS[column]}**", "", *table(head, rows), ""]
+    lines += _not_in(found, result.get("left_out", {}))
     left_out = [f"- {name}: {reason}" for name, reason in result.get("left_out", {}).items()]
     return [*lines[:-1], *(["", "Not measured:", "", *left_out] if left_out else [])]
+
+
+def _not_in(found: list[Result], left_out: Result) -> Lines:
+    """Which peers and columns of `peers/settings.toml` a run was not asked for, so that nobody takes them for lost."""
+    known = read_peers()
+    told = {row["name"] for row in found} | {name.rsplit(", ", 1)[0] for name in left_out}
+    columns = {row["column"] for row in found} | {name.rsplit(", ", 1)[-1] for name in left_out}
+    peers = [peer.name for peer in known if peer.name not in told]
+    kinds = [
+        _PAYLOADS[kind] for kind in dict.fromkeys(c for peer in known for c in peer.columns) if kind not in columns
+    ]
+    return [f"Not in this run: {'; '.join([*peers, *kinds])}.", ""] if peers or kinds else []
+
+
+def best_peers(result: Result) -> Lines:
+    """Ours beside the fastest other server of each column."""
+    under_way = sorted({row["connections"] for row in result["peers"]})
+    rows = []
+    for column in dict.fromkeys(row["column"] for row in result["peers"]):
+        mine = [row for row in result["peers"] if row["column"] == column]
+        rows.append([_PAYLOADS[column], *(_best([one for one in mine if one["connections"] == n]) for n in under_way)])
+    return table(["one image a request", *(f"{number} under way" for number in under_way)], rows)
+
+
+def _best(rows: list[Result]) -> str:
+    if not rows:
+        return "–"
+    best = max(rows, key=lambda row: float(row["per_s"]))
+    return f"{best['ours_per_s']:,.0f} per s: {statistics.median(best['ours_faster']):.2f} times {best['name']}"
 
 
 def poisson(result: Result) -> Lines:
@@ -128,6 +161,17 @@ def locust(result: Result) -> Lines:
         for row in result["rows"]
     ]
     return table(["", "requests", "failed", "per s", "median, ms", "p99, ms"], rows)
+
+
+def slowest_users(result: Result) -> Lines:
+    """The longest p99 of each protocol's users, and whether anything failed."""
+    rows = []
+    for protocol in dict.fromkeys(row["protocol"] for row in result["rows"]):
+        mine = [row for row in result["rows"] if row["protocol"] == protocol]
+        count, failed = (sum(row[column] for row in mine) for column in ("Request Count", "Failure Count"))
+        p99 = max(row["99%"] for row in mine)
+        rows.append([protocol, f"{count:,.0f}", f"{failed:,.0f}", f"{p99:,.0f}", "yes" if p99 < AIM_MS else "no"])
+    return table(["locust's users", "requests", "failed", "p99, ms", f"below {AIM_MS}"], rows)
 
 
 def gate(result: Result) -> Lines:
@@ -196,4 +240,10 @@ TABLES: Final[dict[str, tuple[str, Callable[[Result], Lines]]]] = {
     "locust": ("locust", locust),
     "locust-500": ("locust --protocols mixed --users 500 --seconds 60", locust),
     "gate": ("gate --accept", gate),
+}
+
+SHORT: Final[dict[str, tuple[str, Callable[[Result], Lines]]]] = {
+    "peers": (TABLES["peers"][0], best_peers),
+    "locust": (TABLES["locust"][0], slowest_users),
+    "locust-500": (TABLES["locust-500"][0], slowest_users),
 }

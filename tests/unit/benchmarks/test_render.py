@@ -1,12 +1,15 @@
 """docs/performance.md says what benchmarks/results say."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.render import rendered
-from benchmarks.render_tables import peers, photos, poisson
+from benchmarks import render
+from benchmarks.peer_servers import read_peers
+from benchmarks.render import DOCUMENTS, rendered
+from benchmarks.render_tables import best_peers, peers, photos, poisson, slowest_users
 
 ROOT = Path(__file__).resolve().parents[3]
 MACHINE = {"cpu": "C", "cores": 2, "system": "Linux", "python": "3.11", "onnxruntime": "1.0"}
@@ -21,8 +24,10 @@ LIMIT = {
 TEXT = "before\n<!-- results: limit -->\nold\n<!-- end of results -->\nafter\n"
 
 
-def test_the_document_is_what_the_results_say() -> None:
-    text = (ROOT / "docs" / "performance.md").read_text()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_the_document_is_what_the_results_say(document: Path) -> None:
+    text = (ROOT / document).read_text()
+    assert "<!-- results: " in text
     assert rendered(text, ROOT / "benchmarks" / "results") == text, "run python -m benchmarks render"
 
 
@@ -55,6 +60,60 @@ def test_every_peer_has_a_row_and_ours_is_the_median_of_what_was_beside_them() -
     assert "| Shoal | 300 per s | 20 µs |" in lines
     assert "| a (a 1.0) | 100 per s (ours 3.00 times, 2.00–4.00) | 50 µs (ours 0.40 times) |" in lines
     assert lines[-1] == "- d, grpc: it is not installed"
+
+
+def test_peers_and_columns_that_a_run_was_not_asked_for_are_named() -> None:
+    row = {"version": "", "connections": 32, "per_s": 1.0, "cpu_us": 1.0, "ours_per_s": 1.0, "ours_cpu_us": 1.0}
+    row |= {"ours_faster": [1.0], "ours_cpu": [1.0]}
+    names = [peer.name for peer in read_peers()]
+    rows = [row | {"name": name, "column": column} for name in names for column in ("jpeg", "json", "binary", "grpc")]
+    absent = [one for one in rows if one["name"] not in {"BentoML", "Flask, gunicorn"}]
+    left_out = {"Flask, gunicorn, png": "it does not listen"}
+    assert "Not in this run: BentoML." in peers({"peers": absent, "left_out": left_out})
+    assert "Not in this run: BentoML; Flask, gunicorn; PNG upload." not in peers({"peers": absent, "left_out": {}})
+    assert "Not in this run: Flask, gunicorn; BentoML; PNG upload." in peers({"peers": absent, "left_out": {}})
+    assert not any("Not in" in line for line in peers({"peers": rows, "left_out": left_out}))
+
+
+def test_the_short_table_has_the_fastest_peer_of_each_column() -> None:
+    rows = [
+        {"column": "png", "name": name, "connections": 32, "per_s": per_s, "ours_per_s": 300.0, "ours_faster": faster}
+        for name, per_s, faster in (("slow", 100.0, [3.0]), ("fast", 200.0, [1.4, 1.6]), ("middling", 150.0, [2.0]))
+    ]
+    rows.append(rows[0] | {"column": "grpc", "connections": 128})
+    assert best_peers({"peers": rows})[-2:] == [
+        "| PNG upload | 300 per s: 1.50 times fast | – |",
+        "| gRPC, unary | – | 300 per s: 3.00 times slow |",
+    ]
+
+
+def test_the_short_table_of_locust_has_the_longest_p99_and_every_failure() -> None:
+    rows = [
+        {"protocol": protocol, "Request Count": 1000.0, "Failure Count": failed, "99%": p99}
+        for protocol, failed, p99 in (("http", 0, 60.0), ("http", 2, 90.0), ("http", 0, 70.0), ("grpc", 0, 200.0))
+    ]
+    assert slowest_users({"rows": rows})[-2:] == ["| http | 3,000 | 2 | 90 | yes |", "| grpc | 1,000 | 0 | 200 | no |"]
+
+
+def test_a_short_table_comes_from_the_same_result_and_is_checked_in_every_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"protocol": "http", "Request Count": 5.0, "Failure Count": 0.0, "99%": 60.0}
+    (tmp_path / "locust.json").write_text(json.dumps({"machine": MACHINE, "command": "locust", "rows": [row]}))
+    documents = [tmp_path / "a.md", tmp_path / "b.md"]
+    for document in documents:
+        document.write_text(TEXT.replace("limit", "locust short"))
+    parser = argparse.ArgumentParser()
+    render.add_arguments(parser)
+    words = ["--results", str(tmp_path), "--document", *map(str, documents)]
+    assert render.run_command(parser.parse_args(words)) == 0
+    assert all("| http | 5 | 0 | 60 | yes |" in document.read_text() for document in documents)
+    assert render.run_command(parser.parse_args([*words, "--check"])) == 0
+    documents[1].write_text(TEXT.replace("limit", "locust short"))
+    assert render.run_command(parser.parse_args([*words, "--check"])) == 1
+    assert capsys.readouterr().err.startswith(f"{documents[1]} is not what")
+    with pytest.raises(ValueError, match="<!-- results: limit short -->: expected one of locust, locust-500, peers"):
+        rendered(TEXT.replace("limit", "limit short"), tmp_path)
 
 
 def test_the_rate_at_random_times_is_the_last_that_held_with_its_spread_and_the_rounds_that_did_not() -> None:
