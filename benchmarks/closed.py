@@ -45,12 +45,26 @@ async def take(target: Target, asked: Asked, under_way: int, seconds: float) -> 
     if isinstance(asked, Calls):
         images, per_s = await _grpc(target, asked, under_way, seconds)
     else:
-        images, per_s = await _http(target, asked, under_way, seconds)
+        images, per_s = await right_answers(target.http, asked, under_way, seconds)
     return Taken(per_s, (family_cpu_s(target.pid) - before_s) / images * 1e6)
 
 
-async def _http(target: Target, asked: list[Question], under_way: int, seconds: float) -> tuple[int, float]:
-    tally = await closed_loop(target.http, asked, connections=under_way, seconds=seconds)
+async def right_answers(url: str, asked: list[Question], under_way: int, seconds: float) -> tuple[int, float]:
+    """Keeps so many HTTP requests under way for so long.
+
+    Args:
+        url: The server.
+        asked: In turn.
+        under_way: Connections.
+        seconds: How long new ones are sent.
+
+    Returns:
+        How many were answered, and how many in a second until the last answer.
+
+    Raises:
+        RuntimeError: An answer was not right.
+    """
+    tally = await closed_loop(url, asked, connections=under_way, seconds=seconds)
     summary: dict[str, Any] = tally.summary()
     if set(summary["by_status"]) != {str(OK)} or summary["wrong"]:
         raise RuntimeError(f"expected right answers only, received {summary['by_status']}, {summary['wrong']} wrong")

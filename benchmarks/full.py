@@ -132,7 +132,7 @@ def accept(folder: Path, names: list[str]) -> int:
     for path in found:
         shutil.copy(path, RESULTS / path.name)
         print(f"accepted: {RESULTS / path.name}")
-    render.write(render.DOCUMENT, RESULTS)
+    render.write(render.DOCUMENTS, RESULTS)
     return 0
 
 

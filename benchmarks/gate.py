@@ -58,17 +58,39 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     Raises:
         FileNotFoundError: There is nothing to compare with.
+        ValueError: What there is, is another model's.
     """
-    if not arguments.accept and not arguments.accepted.exists():
-        raise FileNotFoundError(f"expected an accepted result in {arguments.accepted}: make one with --accept")
     bundle = newest_bundle(arguments.models, arguments.model)
+    accepted = None if arguments.accept else read_accepted(arguments.accepted, bundle.parent.name)
     measured: Ratios = {column: [] for column in arguments.columns.split(",")}
     with serve(arguments.models, ["--variant", "int8", *arguments.server_args.split()]) as address:
         run(_measure(address, bundle, arguments, measured))
-    if arguments.accept:
+    if accepted is None:
         write(arguments.accepted, bundle.parent.name, measured)
         return 0
-    return compare(json.loads(arguments.accepted.read_text()), bundle.parent.name, measured, arguments.tolerance)
+    return compare(accepted, measured, arguments.tolerance)
+
+
+def read_accepted(path: Path, model: str) -> dict[str, Any]:
+    """The result to compare with, before minutes are spent on measuring what cannot be compared.
+
+    Args:
+        path: Its file.
+        model: What is going to be measured.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is another model's.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"expected an accepted result in {path}: make one with --accept")
+    accepted: dict[str, Any] = json.loads(path.read_text())
+    if accepted["model"] != model:
+        raise ValueError(
+            f"expected a result for {model} in {path}, received one for {accepted['model']}: name its bundle with"
+            " --models and --model, or make one for this model with --accept and --accepted FILE"
+        )
+    return accepted
 
 
 def write(path: Path, model: str, measured: Ratios) -> None:
@@ -87,14 +109,8 @@ def write(path: Path, model: str, measured: Ratios) -> None:
     print(f"accepted: {path}")
 
 
-def compare(accepted: dict[str, Any], model: str, measured: Ratios, tolerance: float) -> int:
-    """Prints a table; 1 where something is dearer than the tolerance allows.
-
-    Raises:
-        ValueError: The accepted result is another model's.
-    """
-    if accepted["model"] != model:
-        raise ValueError(f"expected a result for {model} to compare with, received one for {accepted['model']}")
+def compare(accepted: dict[str, Any], measured: Ratios, tolerance: float) -> int:
+    """Prints a table; 1 where something is dearer than the tolerance allows."""
     table = Table("request", "accepted", "measured", "spread", "change", "")
     dearer = False
     for column, ratios in measured.items():

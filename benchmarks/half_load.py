@@ -50,7 +50,7 @@ async def _measure(address: Address, arguments: argparse.Namespace, verdict: Ver
     target = Target(address.http, address.grpc, address.pid, "shoal", pictures.model)
     asked = await questions(target, pictures, arguments.column)
     await peak_per_s(address, asked, seconds=min(2.0, arguments.seconds))
-    rounds = [await _round(address.http, address, asked, arguments) for _ in range(arguments.rounds)]
+    rounds = [await one_round(address, asked, arguments, seed) for seed in range(arguments.rounds)]
     verdict.figures["rounds"] = rounds
     half: list[dict[str, Any]] = [one["half"] for one in rounds]
     middle = {
@@ -65,10 +65,27 @@ async def _measure(address: Address, arguments: argparse.Namespace, verdict: Ver
     verdict.require("one connection: median, ms", round(alone, 3), 0.9)
 
 
-async def _round(url: str, address: Address, asked: list[Question], arguments: argparse.Namespace) -> dict[str, Any]:
+async def one_round(
+    address: Address, asked: list[Question], arguments: argparse.Namespace, seed: int
+) -> dict[str, Any]:
+    """The peak, half of it, and a connection alone.
+
+    Args:
+        address: The server.
+        asked: In turn.
+        arguments: As declared by `add_arguments`.
+        seed: Of the arrivals: rounds that repeat one pattern are no rounds.
+    """
+    url = address.http
     peak = await peak_per_s(address, asked, seconds=min(3.0, arguments.seconds), connections=32)
     half = ask_at_random(
-        url, asked, rate_per_s=peak * arguments.share, seconds=arguments.seconds, connections=256, tick_s=TICK_S
+        url,
+        asked,
+        rate_per_s=peak * arguments.share,
+        seconds=arguments.seconds,
+        connections=256,
+        tick_s=TICK_S,
+        seed=seed,
     )
     alone = await closed_loop(url, asked, connections=1, seconds=min(3.0, arguments.seconds))
     found: dict[str, Any] = {"peak_per_s": peak, "half": half.summary(), "alone": alone.summary()}

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,9 +22,12 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def spell_command() -> str:
-    """The command line of this run; of a path from the root only the last part, since no other machine has the rest."""
+    """The command line of this run, to be pasted into a shell.
+
+    Of a path from the root only the last part is told, since no other machine has the rest.
+    """
     words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
-    return " ".join(["python -m benchmarks", *words])
+    return shlex.join(["python", "-m", "benchmarks", *words])
 
 
 def _cpu_model() -> str:

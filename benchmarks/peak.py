@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from benchmarks.http_load import Question, closed_loop, connect, post
+from benchmarks.closed import right_answers
+from benchmarks.http_load import Question, connect, post
 from benchmarks.pictures import golden_pictures, newest_bundle
 from benchmarks.processes import family_cpu_s
 from benchmarks.resilience import Verdict, add_common_arguments, finish, run
@@ -58,12 +59,8 @@ async def _measure(address: Address, arguments: argparse.Namespace, verdict: Ver
 async def _take(address: Address, questions: list[Question], connections: int, seconds: float) -> tuple[float, float]:
     """Right answers in a second, and the CPU time of the server's processes for each request, in microseconds."""
     before_s = family_cpu_s(address.pid)
-    tally = await closed_loop(address.http, questions, connections=connections, seconds=seconds)
-    spent_s = family_cpu_s(address.pid) - before_s
-    summary = tally.summary()
-    if set(summary["by_status"]) != {str(OK)} or summary["wrong"]:
-        raise RuntimeError(f"expected right answers only, received {summary['by_status']}, {summary['wrong']} wrong")
-    return summary["good_per_s"], spent_s / summary["requests"] * 1e6
+    requests, per_s = await right_answers(address.http, questions, connections, seconds)
+    return per_s, (family_cpu_s(address.pid) - before_s) / requests * 1e6
 
 
 async def _questions(

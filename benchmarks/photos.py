@@ -5,7 +5,8 @@
     mosec with Pillow, and with the server's own decoder ───────────────────┘
 
 The model comes from Shoal's own pipeline, `training train --model transfer` and `export create`, with random weights:
-they cost what trained ones cost. It is made once, into `--work`.
+they cost what trained ones cost. It is made once, into `--work`. Both servers have their
+settings of `make bench-peers`, or both have `--batch-rows`; the result says what each had.
 """
 
 import argparse
@@ -14,17 +15,18 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.closed import Taken, prepare, take
 from benchmarks.payloads import Target
-from benchmarks.peer_servers import read_peers, serve_peer
+from benchmarks.peer_servers import Peer, read_peers, serve_peer
 from benchmarks.pictures import Pictures
 from benchmarks.resilience import Verdict, finish, run
 from benchmarks.server_process import serve
@@ -37,6 +39,7 @@ EXAMPLES: Final = """\
 examples:
   python -m benchmarks photos --photos data/photos --out photos.json       about 6 minutes; the first time 5 more
   python -m benchmarks photos --photos data/photos --rounds 2 --seconds 2 --no-mosec
+  python -m benchmarks photos --photos data/photos --batch-rows 4          smaller batches, here and at mosec
 """
 # No gate but that it converts: random weights make no accuracy that could be lost.
 UNTRAINED: Final = [
@@ -53,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5, help="length of each measurement (default: 5)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is repeated, by turns (default: 5)")
     parser.add_argument("--mosec", action=argparse.BooleanOptionalAction, default=True, help="measure mosec beside it")
+    parser.add_argument(
+        "--batch-rows", type=int, help="in a batch at most, of ours and of mosec (default: 32, mosec 8)"
+    )
     parser.add_argument("--server-args", default="", help="further flags for the server, in one string")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
 
@@ -66,14 +72,37 @@ def run_command(arguments: argparse.Namespace) -> int:
     graph = models / NAME / "1" / "model.int8.onnx"
     pictures = Pictures(NAME, files, (0,) * len(files), (SIZE_PX, SIZE_PX, 3))
     verdict = Verdict()
-    flags = ["--variant", "int8", "--latency-budget-ms", "5000", *arguments.server_args.split()]
+    flags = server_flags(arguments.server_args, arguments.batch_rows)
+    mosecs = _mosecs(arguments.batch_rows) if arguments.mosec else []
+    verdict.figures["settings"] = {OURS: shlex.join(flags)} | {
+        name: shlex.join(f"{key}={value}" for key, value in {**peer.variables, **variables}.items())
+        for name, peer, variables in mosecs
+    }
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(serve(models, flags))
         targets = {OURS: Target(address.http, address.grpc, address.pid, "shoal", NAME)}
-        for name, peer, variables in _mosecs() if arguments.mosec else ():
+        for name, peer, variables in mosecs:
             targets[name] = stack.enter_context(serve_peer(peer, graph, "jpeg", variables))
         run(_measure(targets, graph, pictures, arguments, verdict))
     return finish(arguments, verdict)
+
+
+def server_flags(further: str, batch_rows: int | None) -> list[str]:
+    """What ours is started with.
+
+    Args:
+        further: Flags of the command line.
+        batch_rows: Rows in a batch at most; None for the default.
+
+    Raises:
+        ValueError: Batches would be tuned for ours alone.
+    """
+    if "--max-batch-rows" in further:
+        raise ValueError(
+            "--server-args: expected no --max-batch-rows; received one: say --batch-rows, which mosec gets too"
+        )
+    rows = ["--max-batch-rows", str(batch_rows)] if batch_rows else []
+    return ["--variant", "int8", "--latency-budget-ms", "5000", *rows, *further.split()]
 
 
 def make_model(photos: Path, work: Path) -> Path:
@@ -103,11 +132,12 @@ def _shoal(*words: str) -> None:
     subprocess.run([sys.executable, "-m", *words], check=True)
 
 
-def _mosecs() -> list[tuple[str, Any, dict[str, str]]]:
+def _mosecs(batch_rows: int | None) -> list[tuple[str, Peer, dict[str, str]]]:
     (peer,) = (peer for peer in read_peers("mosec") if peer.name.startswith("mosec, 8"))
+    rows = {"PEER_BATCH": str(batch_rows)} if batch_rows else {}
     return [
-        ("mosec, Pillow", peer, {"PEER_DECODE": "pillow"}),
-        ("mosec, Shoal's decoder", peer, {"PEER_DECODE": "shoal"}),
+        ("mosec, Pillow", peer, {"PEER_DECODE": "pillow", **rows}),
+        ("mosec, Shoal's decoder", peer, {"PEER_DECODE": "shoal", **rows}),
     ]
 
 

@@ -4,9 +4,12 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from benchmarks.peer_servers import read_peers
+
 Result = dict[str, Any]
 Lines = list[str]
 
+AIM_MS: Final = 200  # of locust's p99
 _PAYLOADS: Final = {
     "jpeg": "JPEG upload",
     "png": "PNG upload",
@@ -37,10 +40,15 @@ def provenance(result: Result) -> str:
 def limit(result: Result) -> Lines:
     """Shares of the bare engine."""
     rows = (
-        [name, f"{row['per_s']:,.0f}", f"{row['cpu_us']:.0f} µs", _spread(row["shares"])]
+        [name, f"{row['per_s']:,.0f}", f"{row['cpu_us']:.0f} µs", _load(row), _spread(row["shares"])]
         for name, row in result["limit"].items()
     )
-    return table(["", "images per second", "CPU time of one", "share of the engine"], rows)
+    head = ["", "images per second", "CPU time of one", "of the load, on the same cores", "share of the engine"]
+    return table(head, rows)
+
+
+def _load(row: Result) -> str:
+    return f"{row['load_us']:.0f} µs" if row["load_us"] else "–"
 
 
 def peak(result: Result) -> Lines:
@@ -70,18 +78,62 @@ def peers(result: Result) -> Lines:
             for name in dict.fromkeys(row["name"] for row in mine if row["name"] != "Shoal")
         ]
         lines += [f"**{_PAYLOADS[column]}**", "", *table(head, rows), ""]
+    lines += _not_in(found, result.get("left_out", {}))
     left_out = [f"- {name}: {reason}" for name, reason in result.get("left_out", {}).items()]
     return [*lines[:-1], *(["", "Not measured:", "", *left_out] if left_out else [])]
+
+
+def _not_in(found: list[Result], left_out: Result) -> Lines:
+    """Which peers and columns of `peers/settings.toml` a run was not asked for, so that nobody takes them for lost."""
+    known = read_peers()
+    told = {row["name"] for row in found} | {name.rsplit(", ", 1)[0] for name in left_out}
+    columns = {row["column"] for row in found} | {name.rsplit(", ", 1)[-1] for name in left_out}
+    peers = [peer.name for peer in known if peer.name not in told]
+    kinds = [
+        _PAYLOADS[kind] for kind in dict.fromkeys(c for peer in known for c in peer.columns) if kind not in columns
+    ]
+    return [f"Not in this run: {'; '.join([*peers, *kinds])}.", ""] if peers or kinds else []
+
+
+def best_peers(result: Result) -> Lines:
+    """Ours beside the fastest other server of each column."""
+    under_way = sorted({row["connections"] for row in result["peers"]})
+    rows = []
+    for column in dict.fromkeys(row["column"] for row in result["peers"]):
+        mine = [row for row in result["peers"] if row["column"] == column]
+        rows.append([_PAYLOADS[column], *(_best([one for one in mine if one["connections"] == n]) for n in under_way)])
+    return table(["one image a request", *(f"{number} under way" for number in under_way)], rows)
+
+
+def _best(rows: list[Result]) -> str:
+    if not rows:
+        return "–"
+    best = max(rows, key=lambda row: float(row["per_s"]))
+    return f"{best['ours_per_s']:,.0f} per s: {statistics.median(best['ours_faster']):.2f} times {best['name']}"
 
 
 def poisson(result: Result) -> Lines:
     """The rate for each bound."""
     rows = [
-        [name, f"{found['rate_per_s']:,.0f} per s", _spread(found["shares"]) if found["shares"] else "0"]
+        [name, *_rates(found, float(name.split()[2])), _spread(found["shares"]) if found["shares"] else "0"]
         for name, found in result.items()
         if name.startswith("p99 within")
     ]
-    return table([f"{result['server_cores']} cores for the server", "highest rate", "share of the engine"], rows)
+    head = [f"{result['server_cores']} cores for the server", "highest rate", "rounds at it that did not hold"]
+    return table([*head, "share of the engine"], rows)
+
+
+def _rates(found: Result, bound_ms: float) -> list[str]:
+    """The last rate that held, with the spread over the rounds that did, and how many did not.
+
+    Results of before `rounds_failed` have every try as a probe, and may name a rate that was never tried.
+    """
+    if "rounds_failed" in found:
+        rates, tried = found["rates_per_s"], len(found["rounds"])
+        spread = "" if len(set(rates)) < 2 else f" ({min(rates):,.0f}–{max(rates):,.0f})"  # noqa: PLR2004
+        return [f"{found['rate_per_s']:,.0f} per s{spread}", f"{found['rounds_failed']} of {tried}"]
+    held = [probe["rate_per_s"] for probe in found["probes"] if probe["valid"] and probe["p99_ms"] <= bound_ms]
+    return [f"{held[-1] if held else 0:,.0f} per s", "not counted"]
 
 
 def bounds(result: Result) -> Lines:
@@ -94,9 +146,11 @@ def bounds(result: Result) -> Lines:
 
 
 def photos(result: Result) -> Lines:
-    """The limit, ours and mosec."""
+    """The limit, ours and mosec, and how each server was started."""
     rows = [[name, _rate(row), _times(row["ours_faster"])] for name, row in result["photos"].items()]
-    return table(["", "photographs per second, CPU time of one", "ours is so many times as fast"], rows)
+    lines = table(["", "photographs per second, CPU time of one", "ours is so many times as fast"], rows)
+    settings = [f"- {name}: `{told}`" for name, told in result.get("settings", {}).items()]
+    return [*lines, *(["", *settings] if settings else [])]
 
 
 def locust(result: Result) -> Lines:
@@ -107,6 +161,17 @@ def locust(result: Result) -> Lines:
         for row in result["rows"]
     ]
     return table(["", "requests", "failed", "per s", "median, ms", "p99, ms"], rows)
+
+
+def slowest_users(result: Result) -> Lines:
+    """The longest p99 of each protocol's users, and whether anything failed."""
+    rows = []
+    for protocol in dict.fromkeys(row["protocol"] for row in result["rows"]):
+        mine = [row for row in result["rows"] if row["protocol"] == protocol]
+        count, failed = (sum(row[column] for row in mine) for column in ("Request Count", "Failure Count"))
+        p99 = max(row["99%"] for row in mine)
+        rows.append([protocol, f"{count:,.0f}", f"{failed:,.0f}", f"{p99:,.0f}", "yes" if p99 < AIM_MS else "no"])
+    return table(["locust's users", "requests", "failed", "p99, ms", f"below {AIM_MS}"], rows)
 
 
 def gate(result: Result) -> Lines:
@@ -175,4 +240,10 @@ TABLES: Final[dict[str, tuple[str, Callable[[Result], Lines]]]] = {
     "locust": ("locust", locust),
     "locust-500": ("locust --protocols mixed --users 500 --seconds 60", locust),
     "gate": ("gate --accept", gate),
+}
+
+SHORT: Final[dict[str, tuple[str, Callable[[Result], Lines]]]] = {
+    "peers": (TABLES["peers"][0], best_peers),
+    "locust": (TABLES["locust"][0], slowest_users),
+    "locust-500": (TABLES["locust-500"][0], slowest_users),
 }

@@ -1,6 +1,10 @@
-"""The model behind grpcio's own thread pool, in one process: the Open Inference Protocol's ModelInfer, no batching."""
+"""The model behind grpcio's own thread pool: the Open Inference Protocol's ModelInfer, no batching.
+
+A process for each core, which listen on one port; the kernel spreads connections over them (SO_REUSEPORT).
+"""
 
 import argparse
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -32,12 +36,31 @@ class Servicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--grpc-port", type=int, required=True)
-    server = grpc.server(ThreadPoolExecutor(THREADS))
+def serve(port: int) -> None:
+    """One process.
+
+    Args:
+        port: Where it listens beside the others.
+    """
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=[("grpc.so_reuseport", 1)])
     servicer = Servicer()  # type: ignore[abstract]  # every other method answers UNIMPLEMENTED
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    server.add_insecure_port(f"127.0.0.1:{parser.parse_args().grpc_port}")
+    server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     server.wait_for_termination()
+
+
+def main() -> None:
+    """Serves until it is told to stop."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--grpc-port", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    arguments = parser.parse_args()
+    apart = multiprocessing.get_context("spawn")  # neither grpcio nor ONNX Runtime may be forked once it has threads
+    for _ in range(arguments.workers - 1):
+        apart.Process(target=serve, args=(arguments.grpc_port,), daemon=True).start()
+    serve(arguments.grpc_port)
+
+
+if __name__ == "__main__":
+    main()

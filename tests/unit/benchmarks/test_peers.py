@@ -4,18 +4,22 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import photos
 from benchmarks.payloads import Target, encoded, infer_request
-from benchmarks.peer_servers import Peer, read_peers, serve_peer
+from benchmarks.peer_servers import Peer, free_ports, read_peers, serve_peer
 from benchmarks.peers_run import BESIDE, COLUMNS, reason
 from benchmarks.pictures import golden_pictures, newest_bundle
+from benchmarks.processes import family
 from protos import inference_pb2
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,6 +77,45 @@ def test_every_form_of_a_request_is_the_same_row_for_a_peer(monkeypatch: pytest.
     rows = [classifier.read(encoded(pictures, "png")[0]) for classifier in (by_pillow, Classifier())]
     assert np.array_equal(rows[0], rows[1])
     assert by_pillow.classify(rows)[0] == by_pillow.classify(rows)[1]
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if "--workers" in peer.command], ids=lambda peer: peer.name)
+def test_who_is_told_how_many_processes_to_start_is_told_one_for_each_core(peer: Peer) -> None:
+    assert peer.command[peer.command.index("--workers") + 1] == "{cores}"
+
+
+def test_photographs_are_batched_for_mosec_as_for_ours() -> None:
+    assert photos.server_flags("--workers 1", 4)[-4:] == ["--max-batch-rows", "4", "--workers", "1"]
+    assert {variables["PEER_BATCH"] for _, _, variables in photos._mosecs(4)} == {"4"}
+    assert "--max-batch-rows" not in photos.server_flags("", None)
+    assert not any("PEER_BATCH" in variables for _, _, variables in photos._mosecs(None))
+    with pytest.raises(ValueError, match="say --batch-rows, which mosec gets too"):
+        photos.server_flags("--max-batch-rows 4", None)
+
+
+@pytest.mark.slow
+def test_grpcio_has_a_process_for_each_core_on_one_port() -> None:
+    with free_ports(1) as (port,):
+        pass
+    command = [sys.executable, "-m", "benchmarks.peers.grpcio_server", "--grpc-port", str(port), "--workers", "2"]
+    environment = os.environ | {"PEER_GRAPH": str(BUNDLE / "model.int8.onnx"), "PEER_PAYLOAD": "binary"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        try:
+            give_up_s = time.monotonic() + 30
+            while len(listeners(port)) < 2 and time.monotonic() < give_up_s:
+                assert process.poll() is None
+                time.sleep(0.05)
+            assert len(listeners(port)) == 2
+        finally:
+            for member in reversed(family(process.pid)):
+                os.kill(member, signal.SIGKILL)
+
+
+def listeners(port: int) -> list[str]:
+    """The sockets that listen on a port: as many as processes, where they share it."""
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]  # gRPC's are IPv6's
+    rows = [line.split() for line in [*tables[0], *tables[1]]]
+    return [row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
 
 
 def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
