@@ -27,10 +27,12 @@ class Place(NamedTuple):
     Args:
         path: End of a file's path; with a slash behind it, a folder.
         functions: Names of functions there; empty for all.
+        alone: Only where it has called no other Python, as is so of what calls everything.
     """
 
     path: str
     functions: tuple[str, ...] = ()
+    alone: bool = False
 
     def holds(self, frame: Frame) -> bool:
         """Whether a frame is here."""
@@ -58,15 +60,15 @@ _HTTP: Final = "server/transports"
 STAGES: Final = (
     Stage(
         "inference",
-        "ONNX Runtime's own work, one thread for each worker; the larger the batch, the cheaper each image,"
-        " within what the engine alone takes (last rows)",
+        "ONNX Runtime's own work, one thread for each worker; the larger the batch, the cheaper each image"
+        " (the engine alone: last rows)",
         (Place("onnxruntime/"), Place("server/executor.py", ("_timed_run",))),
     ),
     Stage(
         "event loop: wake, read, turn",
         "epoll, one `read` for each request, and uvloop's way from callback to callback: C without a Python"
         " frame, TCP in the kernel included",
-        (Place("asyncio/runners.py"), Place("uvloop/")),
+        (Place("asyncio/runners.py", ("run",), alone=True), Place("uvloop/", alone=True)),
     ),
     Stage(
         "HTTP: head and task",
@@ -160,7 +162,12 @@ STAGES: Final = (
     Stage(
         "to a thread and back",
         "for batches too long for the event loop: a queue, a wake-up, and a wait for the interpreter's lock",
-        (Place("server/own_thread.py"), Place("concurrent/futures/thread.py")),
+        (
+            Place("server/own_thread.py", ("_work",), alone=True),
+            Place("server/own_thread.py", ("call", "_settle", "idle")),
+            Place("concurrent/futures/thread.py", ("_worker",), alone=True),
+            Place("concurrent/futures/thread.py", ("submit", "_adjust_thread_count")),
+        ),
     ),
     Stage(
         "building the answer",
@@ -228,7 +235,8 @@ def stage_of(stack: Stack) -> str:
     Args:
         stack: Innermost first.
     """
-    return next((found for frame in stack if (found := _stage_of(frame)) is not None), REST)
+    named = (_stage_of(frame, alone=index == 0) for index, frame in enumerate(stack))
+    return next((found for found in named if found is not None), REST)
 
 
 def count(text: str) -> Counter[str]:
@@ -276,5 +284,8 @@ def rounded(values: Sequence[float]) -> list[int]:
     return whole
 
 
-def _stage_of(frame: Frame) -> str | None:
-    return next((stage.name for stage in STAGES if any(place.holds(frame) for place in stage.places)), None)
+def _stage_of(frame: Frame, *, alone: bool) -> str | None:
+    for stage in STAGES:
+        if any(place.holds(frame) for place in stage.places if alone or not place.alone):
+            return stage.name
+    return None

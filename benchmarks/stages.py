@@ -33,6 +33,8 @@ COLUMNS: Final = "png,binary,grpc"
 KNOWN: Final = (*HTTP_COLUMNS, *GRPC_COLUMNS)
 UNDER_WAY: Final = 32
 WARM_S: Final = 0.5
+TRIES: Final = 4
+AGAIN_AFTER_S: Final = 3.0  # a worker that ended is back within a second
 ENGINE_ROWS: Final = (1, 32)
 EXAMPLES: Final = """\
 examples:
@@ -65,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="int8", help="which graph of the bundle (default: int8)")
     parser.add_argument("--columns", default=COLUMNS, help=f"some of {', '.join(KNOWN)} (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2, help="length of each measurement (default: 2)")
+    parser.add_argument(
+        "--rest-s", type=float, default=0, help="rest before each, where others use the machine (default: 0)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated, by turns (default: 3)")
 
 
@@ -114,7 +119,9 @@ async def _measure(servers: Servers, columns: list[str], arguments: argparse.Nam
             await take(target, what, UNDER_WAY, WARM_S)
     for _ in range(arguments.rounds):
         for column in columns:
+            await asyncio.sleep(arguments.rest_s)
             taken = await take(plain, asked[column][0], UNDER_WAY, arguments.seconds)
+            await asyncio.sleep(arguments.rest_s)
             _add(found[column], await _sampled(servers, sampled, asked[column][1], arguments.seconds, taken.cpu_us))
         for rows, each in engine.items():
             each.append(await _engine_us(graph, rows))
@@ -124,6 +131,25 @@ async def _measure(servers: Servers, columns: list[str], arguments: argparse.Nam
 
 
 async def _sampled(servers: Servers, target: Target, asked: Asked, seconds: float, cpu_us: float) -> dict[str, float]:
+    """One round's split.
+
+    Python takes its frames apart while it is interrupted, so about one sample in ten thousand reads what is no longer
+    there and ends its worker. The supervisor brings it back, and the round is made again.
+    """
+    for _ in range(TRIES):
+        try:
+            return await _sampled_once(servers, target, asked, seconds, cpu_us)
+        except RuntimeError as error:
+            print(f"made again, for a worker was lost to a sample: {error}", file=sys.stderr)
+            await asyncio.sleep(AGAIN_AFTER_S)
+    raise ValueError(
+        f"expected a round without a lost worker, received none of {TRIES}: run it again, with fewer --seconds"
+    )
+
+
+async def _sampled_once(
+    servers: Servers, target: Target, asked: Asked, seconds: float, cpu_us: float
+) -> dict[str, float]:
     servers.samples.new()
     before_s, native_s = family_cpu_s(target.pid), family_native_cpu_s(target.pid)
     await take(target, asked, UNDER_WAY, seconds)
