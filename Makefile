@@ -154,6 +154,10 @@ bench-photos: $(ALL_STAMP)  ## photographs in PHOTOS= to MobileNetV2: decode, re
 bench-limit: $(ALL_STAMP)  ## what is left of the bare engine's speed with the server around it
 	@$(PY) -m benchmarks limit --models $(MODELS) --out benchmarks/results/limit.json $(ARGS)
 
+.PHONY: bench-stages
+bench-stages: $(ALL_STAMP)  ## where each microsecond of a request goes: PNG upload, binary tensor, gRPC
+	@$(PY) -m benchmarks stages --models $(MODELS) --out benchmarks/results/stages.json $(ARGS)
+
 RESILIENCE := idle overload reloads stops crashes balance
 .PHONY: bench-resilience $(RESILIENCE:%=bench-%)
 bench-resilience: $(RESILIENCE:%=bench-%)  ## the serving core's figures: overload, reloads, stops, crashes, balance

@@ -54,6 +54,7 @@ LONG: Final = "--parts requests"
 STEPS: Final = (
     Step("limit", 3, "limit", "", BRIEF),
     Step("peak", 3, "peak", "", BRIEF),
+    Step("stages", 1, "stages", "", BRIEF),
     Step("idle", 1, "idle"),
     Step("half-load", 2, "half-load", "", BRIEF),
     Step("poisson", 8, "poisson", "", f"{BRIEF} --steps 2 --bounds-ms 200"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from benchmarks.peer_servers import read_peers
+from benchmarks.stage_table import STAGES, rounded
 
 Result = dict[str, Any]
 Lines = list[str]
@@ -180,6 +181,32 @@ def gate(result: Result) -> Lines:
     return table(["", "CPU time of a request, times the engine's of an image"], rows)
 
 
+def stages(result: Result) -> Lines:
+    """CPU time of a request by stage, in whole microseconds that add up, and the engine's own beside it."""
+    columns = result["stages"]
+    whole = {
+        column: dict(zip(one["stages"], rounded([stage["us"] for stage in one["stages"].values()]), strict=True))
+        for column, one in columns.items()
+    }
+    why = {stage.name: stage.why for stage in STAGES}
+    names = list(next(iter(columns.values()))["stages"])
+    rows = [
+        [name, *(_part(whole[column][name], one["stages"][name]) for column, one in columns.items()), why.get(name, "")]
+        for name in names
+    ]
+    told = [_part(sum(whole[column].values()), one["cpu_us"]) for column, one in columns.items()]
+    rows.append(["**all**", *told, "CPU time of the server's processes for a request"])
+    for batch, engine in result["engine"].items():
+        told = [_part(round(engine["us"]), engine)] * len(columns)
+        rows.append([f"engine alone, batches of {batch}", *told, "an image by `python -m benchmarks.bare_engine`"])
+    return table(["stage", *(f"{_PAYLOADS[column]}, µs" for column in columns), "why"], rows)
+
+
+def _part(us: int, stage: Result) -> str:
+    low, high = round(min(stage["rounds"])), round(max(stage["rounds"]))
+    return f"{us}" if low == high else f"{us} ({low}–{high})"
+
+
 def _ours(rows: list[Result]) -> list[Result]:
     """Our own row: measured as one, or the median of what was measured beside each peer."""
     measured = [row for row in rows if row["name"] == "Shoal"]
@@ -229,6 +256,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Result], Lines]]]] = {
     "limit": ("limit", limit),
     "peak": ("peak", peak),
     "peers": ("peers", peers),
+    "stages": ("stages", stages),
     "idle": ("idle", bounds),
     "overload": ("overload", bounds),
     "half-load": ("half-load", bounds),

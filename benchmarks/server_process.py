@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,12 +33,15 @@ class Address:
 
 
 @contextmanager
-def serve(models: Path, arguments: Sequence[str] = ()) -> Iterator[Address]:
+def serve(
+    models: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Address]:
     """Starts `python -m server` on free ports and stops it again by SIGTERM.
 
     Args:
         models: Folder of bundles.
         arguments: Further flags for the server.
+        environment: Further variables for it.
 
     Yields:
         Where it answers, once it is ready.
@@ -53,7 +56,7 @@ def serve(models: Path, arguments: Sequence[str] = ()) -> Iterator[Address]:
         log_file = Path(folder) / "server.log"
         with (
             log_file.open("wb") as log,
-            _start(command, log) as process,
+            _start(command, log, environment) as process,
         ):
             try:
                 yield _wait_ready(process, ports_file, log_file)
@@ -94,12 +97,14 @@ def server_cores() -> list[int]:
     return sorted(_of_server.get() or os.sched_getaffinity(0))
 
 
-def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Starts a process on the server's cores: it inherits those of the thread that starts it."""
     mine, cores = os.sched_getaffinity(0), _of_server.get()
     os.sched_setaffinity(0, cores or mine)
     try:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
     finally:
         os.sched_setaffinity(0, mine)
 
