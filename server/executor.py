@@ -193,8 +193,8 @@ class Executor:
     async def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Runs one batch: on the executor's thread, or at once where it is short and nothing else runs.
 
-        Batches run in the order of the calls. A call that is cancelled before its turn costs nothing. During a batch that
-        ran at once the loop did not turn: it is for the caller to let it.
+        Batches run in the order of the calls. A call that is cancelled before its turn costs nothing. While a batch ran
+        at once the loop did not turn: it is for the caller to let it.
 
         Args:
             inputs: By input name, unchanged until the run ends.
