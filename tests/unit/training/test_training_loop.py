@@ -175,6 +175,19 @@ def test_batch_that_does_not_fit_into_memory(split: Any, tmp_path: Path, batch_s
         fit(split, tmp_path, recipe(batch_size=batch_size), lambda: Greedy(build().layers))
 
 
+def test_full_disk_is_not_taken_for_too_little_memory(split: Any, tmp_path: Path) -> None:
+    import keras  # noqa: PLC0415
+    import tensorflow as tf  # noqa: PLC0415
+
+    class Full(keras.Sequential):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            raise tf.errors.ResourceExhaustedError(None, None, "events.v2; No space left on device")
+
+    with pytest.raises(TrainingError, match=rf"cannot write in {tmp_path}, the disk is full; make room") as raised:
+        fit(split, tmp_path, recipe(), lambda: Full(build().layers))
+    assert "--batch-size" not in str(raised.value)
+
+
 @contextmanager
 def files_up_to(size_bytes: int) -> Iterator[None]:
     """Writing more into a file fails, as on a disk that is full."""
