@@ -28,6 +28,7 @@ SCHEMA: Final = 1
 RECORD: Final = "run.json"
 METRICS: Final = "metrics.json"
 CHECKPOINT: Final = ".checkpoint"
+STATE: Final = "state.npz"  # of a checkpoint: without it there is nothing to go on from
 # What the commands read of every run.
 _NEEDED: Final = ("name", "run", "model", "image", "labels", "epochs", "parameters", "created_at")
 _LOCK: Final = ".lock"
@@ -95,7 +96,7 @@ def draft(root: Path, name: str, *, key: str = "any", fresh: bool = False) -> It
     except Diverged:
         raise
     except BaseException:
-        keep = (folder / CHECKPOINT).is_dir()
+        keep = _has_checkpoint(folder)
         raise
     finally:
         _left(folder, keep=keep)
@@ -207,10 +208,10 @@ def _claimed(parent: Path, key: str, *, fresh: bool) -> tuple[Path, int]:
         if lock is None:
             continue
         ours = left.name.startswith(f"{_DRAFT}{key}-")
-        if ours and not fresh and (left / CHECKPOINT).is_dir():
+        if ours and not fresh and _has_checkpoint(left):
             _clear(left)
             return left, lock
-        if ours or not (left / CHECKPOINT).is_dir():
+        if ours or not _has_checkpoint(left):
             shutil.rmtree(left, ignore_errors=True)
         else:
             others += 1
@@ -224,6 +225,10 @@ def _claimed(parent: Path, key: str, *, fresh: bool) -> tuple[Path, int]:
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return folder, lock
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / CHECKPOINT / STATE).is_file()
 
 
 def _locked(folder: Path) -> int | None:

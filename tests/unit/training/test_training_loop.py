@@ -220,7 +220,8 @@ def test_no_space_is_told_by_the_systems_words(split: Any, tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(TrainingError, match=r"state.npz \(No space left on device\); it needs 0.0 MB"):
+    words = r"state.npz \(No space left on device\); it needs 0.0 MB; make room and run the same command again"
+    with pytest.raises(TrainingError, match=words):  # and there is no checkpoint before that could be intact
         fit(split, tmp_path, recipe())
 
 

@@ -224,6 +224,19 @@ def test_diverged_run_is_not_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_checkpoint_that_was_never_whole_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail_in_the_first_checkpoint() -> None:
+        with runs.draft(tmp_path, "a", key="k1") as folder:
+            (folder / runs.CHECKPOINT).mkdir()
+            (folder / runs.CHECKPOINT / "best-1.npz").write_text("whole, and nothing to go on from")
+            raise TrainingError("cannot write the checkpoint")
+
+    with pytest.raises(TrainingError):
+        fail_in_the_first_checkpoint()
+    assert "is kept" not in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_killed_after_the_rename_leaves_nothing_for_ever(tmp_path: Path) -> None:
     run = finish(tmp_path, "a")
     (run.path / runs.CHECKPOINT).mkdir()
