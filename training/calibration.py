@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 
 from training import metrics
 from training.model_layers import flat_layers
+from training.prediction import predict
 
 TEMPERATURES: Final = (0.05, 20.0)
 SMALLEST_CHANGE: Final = 0.01  # of the temperature; less moves no probability by a percent
@@ -143,7 +144,7 @@ def fold(model: Any, temperature: float, rows: NDArray[np.uint8], expected: NDAr
         return "the model has no dense layer to fold the temperature into"
     before = layer.get_weights()
     layer.set_weights([weights / np.float32(temperature) for weights in before])
-    answers = np.asarray(model.predict_on_batch(rows), dtype=np.float32)
+    answers = predict(model, rows)
     if np.abs(answers - expected).max() <= TOLERANCE:
         return ""
     layer.set_weights(before)

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from training.errors import TrainingError
 from training.files import replacing
+from training.runs import STATE
 
 _SCHEMA: Final = 1
-_STATE: Final = "state.npz"
 
 Arrays = Sequence[NDArray[Any]]
 
@@ -75,7 +75,7 @@ class Store:
             "begun": progress.begun,
             "best_file": _best(progress.best_epoch) if best and progress.best_epoch else "",
         }
-        self._write(_STATE, {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays})
+        self._write(STATE, {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays})
         for file in self.folder.glob("best-*.npz"):
             if file.name != facts["best_file"]:
                 file.unlink()
@@ -102,10 +102,10 @@ class Store:
         """
         for file in self.folder.glob(".*"):
             file.unlink()  # what was being written when the process was killed
-        if not (self.folder / _STATE).is_file():
+        if not (self.folder / STATE).is_file():
             return Progress(), ()
         try:
-            facts, arrays = _read(self.folder / _STATE)
+            facts, arrays = _read(self.folder / STATE)
             _assign(_variables(model), arrays)
             best = _read(self.folder / facts["best_file"])[1] if facts["best_file"] else ()
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -121,10 +121,11 @@ class Store:
                 np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stubs take allow_pickle for one of them
         except OSError as error:
             needed_mb = sum(array.nbytes for array in arrays.values()) / 1e6
+            before = "the one before is intact: " if (self.folder / STATE).is_file() else ""
             raise TrainingError(
                 f"cannot write the checkpoint {self.folder / name} ({error.strerror or error}); it needs"
-                f" {needed_mb:,.1f} MB. The one before is intact: make room and run the same command again, or choose"
-                " another folder by --runs"
+                f" {needed_mb:,.1f} MB; {before}make room and run the same command again, or choose another folder by"
+                " --runs"
             ) from error
 
 

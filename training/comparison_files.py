@@ -1,15 +1,32 @@
 """A comparison as people read it: lines for the console, a Markdown table, a figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 
+from training.errors import TrainingError
 from training.figures import GREY, new_figure, save, short
 from training.runs import write_json
 
 _HEADS = ("contender", "accuracy %", "points gained", "macro F1", "loss", "ECE", "parameters", "epochs", "minutes")
+
+
+def check(folder: Path) -> None:
+    """Refuses a folder that cannot be written, before hours of training.
+
+    Args:
+        folder: Made if need be.
+
+    Raises:
+        TrainingError: It cannot be made or written.
+    """
+    with _refused(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
 
 
 def write(folder: Path, comparison: Mapping[str, Any]) -> None:
@@ -18,11 +35,15 @@ def write(folder: Path, comparison: Mapping[str, Any]) -> None:
     Args:
         folder: Made if need be.
         comparison: What `compare.compare` returns.
+
+    Raises:
+        TrainingError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "comparison.json", comparison)
-    (folder / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
-    draw(comparison, folder / "comparison.png")
+    with _refused(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "comparison.json", comparison)
+        (folder / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
+        draw(comparison, folder / "comparison.png")
 
 
 def console_lines(comparison: Mapping[str, Any]) -> list[str]:
@@ -75,6 +96,14 @@ def draw(comparison: Mapping[str, Any], file: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3, color=GREY)
     save(figure, file)
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"cannot write to {folder} ({error}); choose another folder with --out") from error
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:

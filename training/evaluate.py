@@ -7,18 +7,17 @@ import csv
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training import calibration, console, figures, metrics, picture_grids, report, run_arrays, runs
+from training import calibration, figures, metrics, picture_grids, report, run_arrays, runs
 from training.errors import TrainingError
 from training.figures import short
 from training.picture_grids import Tile
-
-BATCH_ROWS: Final = 256
+from training.prediction import predict
 
 
 def evaluate(run: runs.Run) -> dict[str, Any]:
@@ -37,25 +36,6 @@ def evaluate(run: runs.Run) -> dict[str, Any]:
         return _evaluated(run)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise TrainingError(f"cannot evaluate the run {run.path} ({error}); train again") from error
-
-
-def predict(model: Any, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Runs a model over many rows.
-
-    Args:
-        model: From pixels to probabilities.
-        rows: `uint8[n, h, w, c]`.
-
-    Returns:
-        `float32[n, classes]`.
-    """
-    parts = []
-    with console.progress("evaluating", len(rows)) as advance:
-        for start in range(0, len(rows), BATCH_ROWS):
-            batch = rows[start : start + BATCH_ROWS]
-            parts.append(np.asarray(model.predict_on_batch(batch), dtype=np.float32))
-            advance(len(batch))
-    return np.concatenate(parts)
 
 
 def calibrated(model: Any, rows: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def explain(run: runs.Run, pictures: Sequence[Picture], out: Path, layer: str | 
         `features/<number>-<layer>.png`.
 
     Raises:
-        TrainingError: The model cannot be read, or has no such layer.
+        TrainingError: The model cannot be read or has no such layer, or the folder cannot be written.
     """
     model, names = load_model(run), run.record["labels"]
     rows = np.stack([picture.row for picture in pictures])
@@ -78,11 +78,14 @@ def explain(run: runs.Run, pictures: Sequence[Picture], out: Path, layer: str | 
     probabilities = np.asarray(model(rows, training=False), dtype=np.float32)
     predictions = [_prediction(*pair, names) for pair in zip(pictures, probabilities, strict=True)]
     heats = None if target is None else grad_cam(model, rows, probabilities.argmax(axis=1), target)
-    out.mkdir(parents=True, exist_ok=True)
-    files = _draw_answers(pictures, predictions, names, out)
-    if heats is not None:
-        files += [_draw_heats(pictures, predictions, heats, target.name, out)]
-        files += _draw_features(feature_maps(model, rows[:1]), out / "features")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        files = _draw_answers(pictures, predictions, names, out)
+        if heats is not None:
+            files += [_draw_heats(pictures, predictions, heats, target.name, out)]
+            files += _draw_features(feature_maps(model, rows[:1]), out / "features")
+    except OSError as error:
+        raise TrainingError(f"cannot write to {out} ({error}); choose another folder with --out") from error
     return Explanation(tuple(files), target.name if target else None, tuple(predictions))
 
 

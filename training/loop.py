@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import keras
 
-from training import console, optimizers, schedules
+from training import console, exhausted, optimizers, schedules
 from training.checkpoints import Arrays, Progress, Store
 from training.errors import Diverged, TrainingError
 from training.pipeline import Feed
@@ -277,7 +277,7 @@ def fit(
 
     Raises:
         Diverged: The loss became infinite or no number.
-        TrainingError: A batch does not fit into memory, or a checkpoint cannot be read or written.
+        TrainingError: A batch does not fit into memory, the disk is full, or a checkpoint cannot be read or written.
     """
     total = recipe.epochs * feed.steps
     recorder = Recorder(recipe, feed, places, on_epoch)
@@ -295,8 +295,12 @@ def fit(
             recorder.advance = advance
             advance(resumed_at)
             _run(model, feed, validation, recorder, recipe, [*before, *callbacks, recorder, board])
-    except _out_of_memory() as error:
-        raise TrainingError(_too_large(recipe.batch_size)) from error
+    except Exception as error:
+        if exhausted.is_disk(error):
+            raise TrainingError(_full(places)) from error
+        if exhausted.is_memory(error):
+            raise TrainingError(_too_large(recipe.batch_size)) from error
+        raise
     best_epoch = recorder.progress.best_epoch if recipe.keep == "best" else len(recorder.history)
     return Fitted(recorder.kept(), recorder.history, best_epoch, resumed_at)
 
@@ -319,12 +323,11 @@ def _run(model: Any, feed: Feed, validation: Any, recorder: Recorder, recipe: Re
         )
 
 
-def _out_of_memory() -> tuple[type[BaseException], ...]:
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf  # noqa: PLC0415 (this backend's)
-
-        return (MemoryError, tf.errors.ResourceExhaustedError)
-    return (MemoryError,)
+def _full(places: Places) -> str:
+    return (
+        f"cannot write in {places.tensorboard.parent}, the disk is full; make room and run the same command again, or"
+        " choose another folder by --runs"
+    )
 
 
 def _too_large(batch_size: int) -> str:

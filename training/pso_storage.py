@@ -31,13 +31,19 @@ def open_storage(url: str) -> RDBStorage:
         storage = RDBStorage(url, engine_kwargs=arguments)
     except (SQLAlchemyError, StorageInternalError, ImportError, ValueError, RuntimeError) as error:
         raise TrainingError(
-            f"expected a database at {_without_password(url)}, but {_first_line(error)}: "
+            f"expected a database at {_without_password(url)}, but {first_line(error)}: "
             "check the path or the host, and that the driver is installed"
         ) from error
     if sqlite:
         event.listen(storage.engine, "connect", _prepare_sqlite)
         storage.engine.dispose()  # what it opened so far is not prepared
     return storage
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what a storage's error says in one line: what the driver said, where it is the cause."""
+    cause = error.__cause__ or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -48,8 +54,3 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}…@{rest.rpartition('@')[2]}" if "@" in rest else url
-
-
-def _first_line(error: BaseException) -> str:
-    causes = error.__cause__ or error
-    return (str(causes).strip() or type(causes).__name__).splitlines()[0]

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,9 @@ SCHEMA: Final = 1
 RECORD: Final = "run.json"
 METRICS: Final = "metrics.json"
 CHECKPOINT: Final = ".checkpoint"
+STATE: Final = "state.npz"  # of a checkpoint: without it there is nothing to go on from
+# What the commands read of every run.
+_NEEDED: Final = ("name", "run", "model", "image", "labels", "epochs", "parameters", "created_at")
 _LOCK: Final = ".lock"
 _DRAFT: Final = ".partial-"
 _KEPT_IN_DRAFTS: Final = frozenset({CHECKPOINT, _LOCK, "tensorboard"})
@@ -92,7 +96,7 @@ def draft(root: Path, name: str, *, key: str = "any", fresh: bool = False) -> It
     except Diverged:
         raise
     except BaseException:
-        keep = (folder / CHECKPOINT).is_dir()
+        keep = _has_checkpoint(folder)
         raise
     finally:
         _left(folder, keep=keep)
@@ -150,7 +154,7 @@ def read(path: Path) -> Run:
     """Reads a run folder's record.
 
     Raises:
-        TrainingError: It is missing, damaged or of a schema that this version does not know.
+        TrainingError: It is missing, damaged, incomplete or of a schema that this version does not know.
     """
     record = _read_json(path / RECORD)
     if record.get("schema") != SCHEMA:
@@ -158,15 +162,26 @@ def read(path: Path) -> Run:
             f"expected schema {SCHEMA} in {path / RECORD}, received {record.get('schema')!r};"
             " use the version of Shoal that wrote it, or train again"
         )
+    missing = [name for name in _NEEDED if name not in record]
+    if missing:
+        raise TrainingError(f"expected {', '.join(missing)} in {path / RECORD}, received none; train again")
     return Run(path, record)
 
 
 def every(root: Path) -> list[Run]:
-    """Lists the finished runs by name and number."""
+    """Lists the finished runs by name and number; tells of those that cannot be read, and passes them over."""
     if not root.is_dir():
         return []
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return [read(folder / str(number)) for folder in folders for number in sorted(_numbers(folder))]
+    found, faults = [], []
+    for path in (folder / str(number) for folder in folders for number in sorted(_numbers(folder))):
+        try:
+            found.append(read(path))
+        except TrainingError as error:
+            faults.append(str(error))
+    if faults:
+        _note(f"note: passed over {len(faults)} of the runs in {root}; the first: {faults[0]}")
+    return found
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -174,6 +189,12 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with replacing(file) as stream:
         stream.write(text.encode())
+
+
+@cache
+def _note(line: str) -> None:
+    """Says a line once: one command may list the runs many times."""
+    console.say(line)
 
 
 def _claimed(parent: Path, key: str, *, fresh: bool) -> tuple[Path, int]:
@@ -187,10 +208,10 @@ def _claimed(parent: Path, key: str, *, fresh: bool) -> tuple[Path, int]:
         if lock is None:
             continue
         ours = left.name.startswith(f"{_DRAFT}{key}-")
-        if ours and not fresh and (left / CHECKPOINT).is_dir():
+        if ours and not fresh and _has_checkpoint(left):
             _clear(left)
             return left, lock
-        if ours or not (left / CHECKPOINT).is_dir():
+        if ours or not _has_checkpoint(left):
             shutil.rmtree(left, ignore_errors=True)
         else:
             others += 1
@@ -204,6 +225,10 @@ def _claimed(parent: Path, key: str, *, fresh: bool) -> tuple[Path, int]:
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return folder, lock
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / CHECKPOINT / STATE).is_file()
 
 
 def _locked(folder: Path) -> int | None:

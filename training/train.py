@@ -20,9 +20,10 @@ from training import devices, loop, pipeline, plan, provenance, runs, tracking
 from training.data.loading import Dataset, Split
 from training.data.splits import stratified_order
 from training.errors import TrainingError
-from training.evaluate import calibrated, draw, measured_on_test, predict
+from training.evaluate import calibrated, draw, measured_on_test
 from training.loop import Epoch, Fitted
 from training.plan import Plan
+from training.prediction import predict
 from training.settings import TrainSettings
 
 CALIBRATION_ROWS: Final = 1_000

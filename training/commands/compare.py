@@ -52,6 +52,8 @@ def _compare(parsed: argparse.Namespace) -> None:
     with quiet_import():
         from training import compare, comparison_files  # noqa: PLC0415 (see the package's head)
 
+    if parsed.out:  # the default is below --runs, which training checks
+        comparison_files.check(parsed.out)
     comparison = compare.compare(chosen, shared, range(parsed.seeds), parsed.minutes)
     folder = parsed.out or settings[0].runs / "comparisons" / settings[0].run_name
     comparison_files.write(folder, comparison)

@@ -5,6 +5,7 @@ from typing import Any
 
 from training import console, runs
 from training.commands.shared import add_runs
+from training.errors import TrainingError
 
 
 def add(commands: Any) -> None:
@@ -23,6 +24,14 @@ def _list(parsed: argparse.Namespace) -> None:
     for one in found:
         record = one.record
         console.say(
-            f"{one.name + '/' + str(one.number):<24} {record['model']:<8} {one.metrics()['test']['accuracy']:>8.4f}"
+            f"{one.name + '/' + str(one.number):<24} {record['model']:<8} {_accuracy(one):>8}"
             f" {record['parameters']:>11,}  {record['epochs']:>6}  {record['created_at']}"
         )
+
+
+def _accuracy(run: runs.Run) -> str:
+    """Returns "?" for a run whose figures cannot be read; `evaluate` tells why."""
+    try:
+        return f"{run.metrics()['test']['accuracy']:.4f}"
+    except (TrainingError, KeyError):
+        return "?"

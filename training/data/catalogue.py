@@ -104,17 +104,17 @@ class Catalogue:
             found = {item.label for item in self.items if item.split == split}
             empty = [label for index, label in enumerate(self.labels) if index not in found]
             if empty:
-                where = f"the {split} split of " if split != UNDIVIDED else ""
+                where, every = (f"the {split} split of ", " from every split") if split != UNDIVIDED else ("", "")
                 raise TrainingError(
                     f"expected pictures in every class of {where}'{self.source}', received none in"
-                    f" {shortly(empty)}; add pictures or remove the class from every split"
+                    f" {shortly(empty)}; add pictures or remove the class{every}"
                 )
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that exist; `validation` may be missing."""
         present = {item.split for item in self.items}
-        if UNDIVIDED in present:
+        if UNDIVIDED in present or not present:
             return (UNDIVIDED,)
         return tuple(split for split in SPLITS if split in present or split != "validation")
 

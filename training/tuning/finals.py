@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from training import console, runs
 from training.compare import finished_run
 from training.data.loading import Dataset
-from training.errors import TrainingError
+from training.errors import Diverged, TrainingError
 from training.train import train
 from training.tuning import progress
 from training.tuning.candidate import settings_of
@@ -47,7 +47,7 @@ class Finalist:
 
 
 def train_best(job: Job, study: optuna.Study, data: Dataset) -> list[Finalist]:
-    """Trains the best trials in full, where no finished run will do.
+    """Trains the best trials in full, where no finished run will do; the next best stands in for one that diverges.
 
     Args:
         job: The search.
@@ -58,10 +58,22 @@ def train_best(job: Job, study: optuna.Study, data: Dataset) -> list[Finalist]:
         The best by validation accuracy, then loss, first.
 
     Raises:
-        TrainingError: A training failed; those finished before are kept.
+        TrainingError: A training failed, or all of them diverged; those finished before are kept.
     """
-    chosen = progress.best(study.get_trials(deepcopy=False))[: job.tuning.best]
-    made = [_trained(job, trial, data, place, len(chosen)) for place, trial in enumerate(chosen, start=1)]
+    ranked = progress.best(study.get_trials(deepcopy=False))
+    count = min(job.tuning.best, len(ranked))
+    made: list[Finalist] = []
+    for trial in ranked:
+        if len(made) == count:
+            break
+        try:
+            made.append(_trained(job, trial, data, len(made) + 1, count))
+        except Diverged as error:
+            console.say(f"trial {trial.number} diverged in full, the next best stands in for it: {error}")
+    if not made:
+        raise TrainingError(
+            f"each of the {len(ranked)} complete trials diverged in full; give a --space of lower rates"
+        )
     return sorted(made, key=lambda one: (-one.validation["accuracy"], one.validation["loss"]))
 
 

@@ -1,9 +1,12 @@
 """One search, from settings to a run: check → study → workers → the best in full → results."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
 from training import console, models, runs
 from training.data import quarantine
@@ -11,6 +14,7 @@ from training.data.loading import load
 from training.data.reading import survey
 from training.data.sources import catalogue_of
 from training.errors import TrainingError
+from training.pso_storage import first_line
 from training.quiet import quiet_import
 from training.settings import TrainSettings
 from training.tuning import figures, progress, results, space
@@ -52,12 +56,34 @@ def tune(settings: TrainSettings, tuning: TuneSettings) -> Tuned:
     with quiet_import():
         architecture = models.get(settings.model)
     space.check(found, settings, architecture.settings)
-    study = studies.open_study(job, fingerprint)
+    with _losses_told(job):
+        study = studies.open_study(job, fingerprint)
+        try:
+            _search(job, study)
+            return _finished(job, study)
+        finally:
+            studies.close(study)
+
+
+@contextlib.contextmanager
+def _losses_told(job: Job) -> Iterator[None]:
+    """Tells in a line when the database or the disk fails meanwhile.
+
+    Raises:
+        TrainingError: In place of what the storage or the system raised.
+    """
     try:
-        _search(job, study)
-        return _finished(job, study)
-    finally:
-        studies.close(study)
+        yield
+    except StorageInternalError as error:
+        raise TrainingError(
+            f"the study's database {job.storage_shown} failed ({first_line(error)}); see to it, then the same command"
+            " goes on"
+        ) from error
+    except OSError as error:
+        raise TrainingError(
+            f"the search cannot use its files in {job.folder} ({error}); make room, then the same command goes on, or"
+            " choose another folder by --runs"
+        ) from error
 
 
 def _search(job: Job, study: optuna.Study) -> None:
@@ -78,11 +104,19 @@ def _search(job: Job, study: optuna.Study) -> None:
         with progress.shown(study, job) as show:
             Crew(job, study).run(show)
     except BaseException:
+        _leave(job, study)
+        raise
+
+
+def _leave(job: Job, study: optuna.Study) -> None:
+    """Writes the results so far, where that is possible: why the search ends is told by whoever ended it."""
+    try:
         file = results.write(job, study)
         figures.write(job, study)
         console.say(f"{progress.headline(study.get_trials(deepcopy=False), job)}; results so far in {file}")
-        console.say("the same command goes on")
-        raise
+    except (OSError, StorageInternalError) as error:
+        console.say(f"note: the results so far could not be written ({first_line(error)})")
+    console.say("the same command goes on")
 
 
 def _finished(job: Job, study: optuna.Study) -> Tuned:

@@ -5,13 +5,23 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+
+# What `run.json` has to hold besides what `runs.publish` adds.
+FACTS: Final = {
+    "model": "cnn",
+    "image": {"height_px": 8, "width_px": 8, "channels": 3},
+    "labels": ["cat", "dog"],
+    "epochs": 2,
+    "parameters": 1234,
+    "created_at": "2030-01-02T03:04:05Z",
+}
 
 
 def png(row: Pixels) -> bytes:
@@ -40,17 +50,14 @@ def write_run(
         writer.writerow(["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "duration_s"])
         writer.writerows([[1, 2.0, 0.3, 1.9, 0.4, 0.001, 3.0], [2, 1.5, 0.5, 1.6, 0.45, 0.001, 2.0]])
     height_px, width_px, channels = rows.shape[1:]
-    facts = {
+    facts = FACTS | {
         "schema": 1,
         "name": root.name,
         "run": 1,
-        "model": "cnn",
         "model_settings": {"filters": [8]},
         "image": {"height_px": height_px, "width_px": width_px, "channels": channels},
         "labels": list(names),
-        "epochs": 2,
         "git_revision": "0" * 40,
-        "created_at": "2030-01-02T03:04:05Z",
         "duration_s": 5.0,
         "parameters": model.count_params(),
         "data": {"source": "made by hand", "fingerprint": "sha256:0", "rows": {"train": 1, "test": len(rows)}},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.training.finished_run import FACTS
 from training import runs
 
 
@@ -95,17 +96,34 @@ def test_list_without_runs(command: Callable[..., int], capsys: pytest.CaptureFi
 
 
 def test_list_shows_every_run(command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for accuracy in (0.25, 0.75):
+    for measured in ({"test": {"accuracy": 0.25}}, {"test": {"accuracy": 0.75}}, {}):
         with runs.draft(tmp_path, "digits") as folder:
-            runs.write_json(folder / "metrics.json", {"test": {"accuracy": accuracy}})
-            runs.publish(
-                folder, {"model": "cnn", "parameters": 1234, "epochs": 3, "created_at": "2030-01-02T03:04:05Z"}
-            )
+            runs.write_json(folder / "metrics.json", measured)
+            runs.publish(folder, FACTS)
     assert command("list", "--runs", str(tmp_path)) == 0
-    head, first, second = capsys.readouterr().out.splitlines()
+    head, first, second, unmeasured = capsys.readouterr().out.splitlines()
     assert head.split() == ["run", "model", "accuracy", "parameters", "epochs", "created"]
-    assert first.split() == ["digits/1", "cnn", "0.2500", "1,234", "3", "2030-01-02T03:04:05Z"]
+    assert first.split() == ["digits/1", "cnn", "0.2500", "1,234", "2", "2030-01-02T03:04:05Z"]
     assert second.split()[:3] == ["digits/2", "cnn", "0.7500"]
+    assert unmeasured.split()[:3] == ["digits/3", "cnn", "?"]
+
+
+def test_a_run_of_another_version_is_in_nobodys_way(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("ours", "theirs"):
+        with runs.draft(tmp_path, name) as folder:
+            runs.write_json(folder / "metrics.json", {"test": {"accuracy": 0.25}})
+            runs.publish(folder, FACTS)
+    runs.write_json(tmp_path / "theirs" / "1" / "run.json", {"schema": 2})
+    assert command("list", "--runs", str(tmp_path)) == 0
+    note, _, line = capsys.readouterr().out.splitlines()
+    assert note.startswith(f"note: passed over 1 of the runs in {tmp_path}; the first: expected schema 1 in ")
+    assert line.split()[0] == "ours/1"
+    assert command("evaluate", "nothing", "--runs", str(tmp_path)) == 2
+    assert "no finished run 'nothing'" in capsys.readouterr().err
+    assert command("evaluate", "theirs", "--runs", str(tmp_path)) == 2
+    assert "run.json, received 2; use the version of Shoal that wrote it" in capsys.readouterr().err
 
 
 @pytest.mark.slow

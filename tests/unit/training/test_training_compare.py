@@ -134,6 +134,17 @@ def test_a_comparison_trains_what_is_missing_and_reuses_the_rest(
 
 
 @pytest.mark.slow
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    out, made = tmp_path / "file" / "out", tmp_path / "runs"
+    assert command("compare", "--models", SMALL, "--out", str(out), "--epochs", "1", "--runs", str(made)) == 2
+    assert capsys.readouterr().err.startswith(f"error: cannot write to {out} ([Errno 20] Not a directory")
+    assert not made.exists()
+
+
+@pytest.mark.slow
 def test_what_is_worked_out_of_several_seeds(tmp_path: Path) -> None:
     from training import comparison_files  # noqa: PLC0415 (imports matplotlib)
     from training.compare import Outcome, summarised  # noqa: PLC0415 (imports TensorFlow)

@@ -104,7 +104,8 @@ def test_a_missing_or_damaged_file_is_one_line(
 
 
 def test_calibration_reaches_the_saved_answers() -> None:
-    from training.evaluate import calibrated, predict  # noqa: PLC0415
+    from training.evaluate import calibrated  # noqa: PLC0415
+    from training.prediction import predict  # noqa: PLC0415
 
     model = brightness_model()
     random = np.random.default_rng(0)

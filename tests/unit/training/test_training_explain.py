@@ -209,3 +209,13 @@ def test_what_cannot_be_explained_is_one_line_and_writes_nothing(
     assert words in shown
     assert shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert command("explain", "flat", "--out", str(tmp_path / "file" / "out"), "--runs", str(root)) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: cannot write to {tmp_path}/file/out ([Errno 20] Not a directory")
+    assert shown.endswith("; choose another folder with --out\n")

@@ -56,6 +56,14 @@ def test_class_folders_without_splits(make_folder: Callable[..., Path]) -> None:
     assert catalogue.form == "class folders without splits"
 
 
+def test_empty_class_folders_are_not_said_to_be_a_split(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+    words = r"every class of 'photos', received none in cat, dog; add pictures or remove the class$"
+    with pytest.raises(TrainingError, match=words):
+        folders.catalogue(tmp_path / "photos")
+
+
 def test_splits_and_classes_cannot_be_mixed(make_folder: Callable[..., Path]) -> None:
     root = make_folder()
     (root / "cow").mkdir()

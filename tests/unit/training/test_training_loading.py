@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.training.finished_run import FACTS
 from training import runs
 from training.data.loading import Split, changed_since, load
 from training.data.reading import decode
@@ -177,7 +178,7 @@ def test_a_changed_data_set_is_noticed(
     root, made = make_folder(), tmp_path / "runs"
     before = load(settings(root, runs=made))
     with runs.draft(made, "photos") as folder:
-        runs.publish(folder, {"data": {"fingerprint": before.fingerprint}})
+        runs.publish(folder, FACTS | {"data": {"fingerprint": before.fingerprint}})
     load(settings(root, runs=made))
     load(settings(root, runs=made, name="another"))
     assert "changed" not in capsys.readouterr().out

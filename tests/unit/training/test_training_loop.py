@@ -175,6 +175,19 @@ def test_batch_that_does_not_fit_into_memory(split: Any, tmp_path: Path, batch_s
         fit(split, tmp_path, recipe(batch_size=batch_size), lambda: Greedy(build().layers))
 
 
+def test_full_disk_is_not_taken_for_too_little_memory(split: Any, tmp_path: Path) -> None:
+    import keras  # noqa: PLC0415
+    import tensorflow as tf  # noqa: PLC0415
+
+    class Full(keras.Sequential):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            raise tf.errors.ResourceExhaustedError(None, None, "events.v2; No space left on device")
+
+    with pytest.raises(TrainingError, match=rf"cannot write in {tmp_path}, the disk is full; make room") as raised:
+        fit(split, tmp_path, recipe(), lambda: Full(build().layers))
+    assert "--batch-size" not in str(raised.value)
+
+
 @contextmanager
 def files_up_to(size_bytes: int) -> Iterator[None]:
     """Writing more into a file fails, as on a disk that is full."""
@@ -207,7 +220,8 @@ def test_no_space_is_told_by_the_systems_words(split: Any, tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(TrainingError, match=r"state.npz \(No space left on device\); it needs 0.0 MB"):
+    words = r"state.npz \(No space left on device\); it needs 0.0 MB; make room and run the same command again"
+    with pytest.raises(TrainingError, match=words):  # and there is no checkpoint before that could be intact
         fit(split, tmp_path, recipe())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.training.finished_run import FACTS
 from training import runs
 from training.errors import Diverged, TrainingError
 
@@ -14,7 +15,7 @@ from training.errors import Diverged, TrainingError
 def finish(root: Path, name: str, **record: Any) -> runs.Run:
     with runs.draft(root, name) as folder:
         (folder / "file").write_text("x")
-        return runs.publish(folder, record)
+        return runs.publish(folder, FACTS | record)
 
 
 def test_runs_are_counted_from_1(tmp_path: Path) -> None:
@@ -73,11 +74,11 @@ def test_two_trainings_at_once_get_two_numbers(tmp_path: Path, monkeypatch: pyte
 
         def overtaken(self: Path, target: Path) -> Path:
             monkeypatch.setattr(Path, "rename", rename)
-            assert runs.publish(theirs, {"who": "theirs"}).number == 1
+            assert runs.publish(theirs, FACTS | {"who": "theirs"}).number == 1
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", overtaken)
-        published = runs.publish(ours, {"who": "ours"})
+        published = runs.publish(ours, FACTS | {"who": "ours"})
     assert published.number == 2
     assert [run.record["who"] for run in runs.every(tmp_path)] == ["theirs", "ours"]
     assert runs.read(tmp_path / "a" / "2").number == 2
@@ -112,6 +113,24 @@ def test_damaged_record(tmp_path: Path, text: str) -> None:
     (run.path / "run.json").write_text(text)
     with pytest.raises(TrainingError, match=r"run\.json"):
         runs.read(run.path)
+
+
+def test_incomplete_record(tmp_path: Path) -> None:
+    run = finish(tmp_path, "a")
+    runs.write_json(run.path / "run.json", {"schema": 1, **FACTS})
+    with pytest.raises(TrainingError, match=r"expected name, run in .*run\.json, received none; train again"):
+        runs.read(run.path)
+
+
+def test_what_cannot_be_read_is_passed_over_and_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newer, damaged, incomplete, good = (finish(tmp_path, "a") for _ in range(4))
+    runs.write_json(newer.path / "run.json", {"schema": 2})
+    (damaged.path / "run.json").write_text("{")
+    runs.write_json(incomplete.path / "run.json", {"schema": 1})
+    assert runs.every(tmp_path) == runs.every(tmp_path) == [good]
+    told = capsys.readouterr().out
+    assert f"note: passed over 3 of the runs in {tmp_path}; the first: expected schema 1 in {newer.path}" in told
+    assert told.count("note:") == 1
 
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -202,6 +221,19 @@ def test_diverged_run_is_not_kept(tmp_path: Path) -> None:
 
     with pytest.raises(Diverged):
         diverge()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_that_was_never_whole_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail_in_the_first_checkpoint() -> None:
+        with runs.draft(tmp_path, "a", key="k1") as folder:
+            (folder / runs.CHECKPOINT).mkdir()
+            (folder / runs.CHECKPOINT / "best-1.npz").write_text("whole, and nothing to go on from")
+            raise TrainingError("cannot write the checkpoint")
+
+    with pytest.raises(TrainingError):
+        fail_in_the_first_checkpoint()
+    assert "is kept" not in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
