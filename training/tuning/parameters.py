@@ -4,7 +4,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -31,6 +31,8 @@ class Parameter(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: ClassVar[str]
 
     default: Annotated[Choice | None, BeforeValidator(_choice)] = None
     when: Mapping[str, Annotated[tuple[Choice, ...], BeforeValidator(_choices)]] = Field(default_factory=dict)
@@ -85,6 +87,8 @@ class FloatParameter(_Number):
         step: Between neighbouring values, from `low` on.
     """
 
+    kind = "float"
+
     low: float
     high: float
     log: bool = False
@@ -119,6 +123,8 @@ class IntParameter(_Number):
         step: Between neighbouring values, from `low` on.
     """
 
+    kind = "int"
+
     low: int
     high: int
     log: bool = False
@@ -150,6 +156,8 @@ class CategoricalParameter(Parameter):
         choices: Texts, numbers, or lists of them.
     """
 
+    kind = "categorical"
+
     choices: Annotated[tuple[Choice, ...], BeforeValidator(_choices), Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -180,7 +188,5 @@ class CategoricalParameter(Parameter):
 
 
 KINDS: Final[Mapping[str, type[Parameter]]] = {
-    "float": FloatParameter,
-    "int": IntParameter,
-    "categorical": CategoricalParameter,
+    made.kind: made for made in (FloatParameter, IntParameter, CategoricalParameter)
 }

@@ -60,7 +60,19 @@ class Space:
 
     def record(self) -> dict[str, Any]:
         """Returns what two equal spaces have in common, as JSON has it."""
-        return {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in self.parameters.items()}
+        return {
+            name: {"type": one.kind, **one.model_dump(mode="json", exclude_defaults=True)}
+            for name, one in self.parameters.items()
+        }
+
+    def with_types(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Completes a record from when types were not written down: they count as this space's.
+
+        Args:
+            record: Of a study.
+        """
+        types = {name: {"type": one.kind} for name, one in self.parameters.items()}
+        return {name: types.get(name, {}) | values for name, values in record.items()}
 
     def always(self) -> dict[str, BaseDistribution]:
         """Returns the distributions of the parameters that every trial has."""

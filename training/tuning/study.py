@@ -216,6 +216,7 @@ def _refuse_another(study: optuna.Study, job: Job, signature: dict[str, Any]) ->
             f"the study '{job.study}' in {job.storage_shown} was not begun by this command; choose another name by"
             " --study, it is left as it was"
         )
+    before = {**before, "space": job.space.with_types(before["space"])}
     differing = [name for name in signature if before.get(name) != signature[name]]
     if differing:
         name = differing[0]

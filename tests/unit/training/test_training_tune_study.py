@@ -79,6 +79,20 @@ def test_the_same_search_goes_on_and_another_is_refused_unharmed(make_job: MakeJ
     assert (study.user_attrs, study.trials) == before
 
 
+def test_a_space_of_other_types_is_another_one_and_a_record_without_types_fits(make_job: MakeJob) -> None:
+    job, real = make_job(), SPACE.replace("type: int", "type: float")
+    study = studies.open_study(job, "sha256:1")
+    with pytest.raises(TrainingError, match="is of another space: its accuracies"):
+        studies.open_study(make_job(real), "sha256:1")
+    signature = study.user_attrs[studies.SIGNATURE]
+    for recorded in signature["space"].values():
+        del recorded["type"]  # as studies were signed before
+    study.set_user_attr(studies.SIGNATURE, signature)
+    studies.open_study(job, "sha256:1")
+    with pytest.raises(TrainingError, match="is of another space"):
+        studies.open_study(make_job(SPACE.replace("128", "256")), "sha256:1")
+
+
 def test_a_study_of_somebody_else_is_refused(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "_SIGNED_WITHIN_S", 0.0)
     job = make_job()
