@@ -51,12 +51,12 @@ class Parameter(BaseModel, ABC):
         """Asks a trial for a value."""
 
     @abstractmethod
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """Lists the values that show whether all of them are allowed."""
 
     def usual(self) -> Any:
-        """Returns the default, or else the first extreme."""
-        return self.extremes()[0] if self.default is None else self.default
+        """Returns the default, or else the first probe."""
+        return self.probes()[0] if self.default is None else self.default
 
 
 class _Number(Parameter, ABC):
@@ -108,9 +108,11 @@ class FloatParameter(_Number):
         """See `Parameter`."""
         return float(trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step))
 
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
-        return (self.low, self.high)
+        # Between whole bounds this is not whole, unless all steps are: a setting of integers refuses it.
+        between = self.low + (self.step or 0.5)
+        return (self.low, self.high, between) if between < self.high else (self.low, self.high)
 
 
 class IntParameter(_Number):
@@ -144,7 +146,7 @@ class IntParameter(_Number):
         """See `Parameter`."""
         return int(trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step or 1))
 
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
         return (self.low, self.high)
 
@@ -182,7 +184,7 @@ class CategoricalParameter(Parameter):
         """See `Parameter`."""
         return trial.suggest_categorical(name, self.choices)
 
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
         return self.choices
 
