@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,6 +135,37 @@ def test_a_machine_without_a_heartbeat_loses_its_trial(make_job: MakeJob, monkey
         connection.execute(sqlalchemy.text(later), {"alive": alive._trial_id})
     studies.give_up_lost(watched)
     assert [studies.outcome(trial) for trial in watched.trials] == [studies.LOST, "", ""]
+
+
+def test_a_process_of_a_container_or_machine_of_the_same_name_is_not_asked_for(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stand_on(name: str, boot: str, namespace: str) -> str:
+        proc = tmp_path / name
+        (proc / "self/ns").mkdir(parents=True)
+        (proc / "self/ns/pid").symlink_to(namespace)
+        (proc / "sys/kernel/random").mkdir(parents=True)
+        (proc / "sys/kernel/random/boot_id").write_text(f"{boot}\n")
+        monkeypatch.setattr(processes, "_PROC", proc)
+        return processes.machine()
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "box")
+    job = make_job()
+    watched = studies.open_study(job, "sha256:1")
+    study = studies.join_study(job)
+    machines = [stand_on("here", "boot-1", "pid:[1]")]
+    for where in (("container", "boot-1", "pid:[2]"), ("twin", "boot-2", "pid:[1]")):
+        machines.append(stand_on(*where))
+        studies.ask(study, job)
+    studies.ask(study, job).set_user_attr(studies.HOST, "box")  # as it was signed before
+    monkeypatch.setattr(processes, "_PROC", tmp_path / "here")
+    studies.ask(study, job)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study._storage.set_trial_user_attr(trial._trial_id, studies.PROCESS, "1:1")  # no such process here
+    studies.give_up_lost(watched)
+    assert [studies.outcome(trial) for trial in watched.trials] == ["", "", "", studies.LOST]
+    assert len(set(machines)) == 3
+    assert all(re.fullmatch(r"box-[0-9a-f]{16}", one) for one in machines)
 
 
 def test_only_what_was_trained_counts_against_the_budget(make_job: MakeJob) -> None:
