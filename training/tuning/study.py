@@ -105,8 +105,8 @@ def ask(study: optuna.Study, job: Job) -> optuna.Trial:
         # numbers follow from the trial's number.
         study.sampler = _sampler(job, len(study.get_trials(deepcopy=False)))
     trial = study.ask()
-    trial.set_user_attr(HOST, processes.machine())
     trial.set_user_attr(PROCESS, processes.own())
+    trial.set_user_attr(HOST, processes.machine())  # the last: who sees it asks for the process
     return trial
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from training.errors import TrainingError
 from training.settings import TrainSettings
-from training.tuning import figures, processes, progress, results, space
+from training.tuning import crew, figures, processes, progress, results, space
 from training.tuning import study as studies
 from training.tuning.settings import Job, TuneSettings
 
@@ -168,6 +168,22 @@ def test_a_process_of_a_container_or_machine_of_the_same_name_is_not_asked_for(
     assert all(re.fullmatch(r"box-[0-9a-f]{16}", one) for one in machines)
 
 
+def test_a_trial_that_is_being_signed_is_not_lost(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job()
+    watched = studies.open_study(job, "sha256:1")
+    study = studies.join_study(job)
+    sign = optuna.Trial.set_user_attr
+    lost: list[int] = []
+
+    def look(self: optuna.Trial, key: str, value: Any) -> None:
+        sign(self, key, value)
+        lost.append(studies.give_up_lost(watched))
+
+    monkeypatch.setattr(optuna.Trial, "set_user_attr", look)
+    studies.ask(study, job)
+    assert lost == [0, 0]
+
+
 def test_only_what_was_trained_counts_against_the_budget(make_job: MakeJob) -> None:
     job = make_job(trials=4)
     study = studies.open_study(job, "sha256:1")
@@ -244,6 +260,15 @@ def test_a_storage_that_cannot_be_reached_is_told_without_its_password(make_job:
     with pytest.raises(TrainingError, match=r"expected a database at postgresql\+psycopg://…@127") as raised:
         studies.open_study(job, "sha256:1")
     assert "secret" not in str(raised.value) + job.storage_shown
+
+
+def test_a_search_removes_what_killed_ones_left_here_and_nothing_of_another_machines(tmp_path: Path) -> None:
+    killed, elsewhere = tmp_path / f".scratch-{processes.machine()}-1-1", tmp_path / ".scratch-box-0123-1-1"
+    killed.mkdir()
+    elsewhere.mkdir()
+    with crew._scratch(tmp_path) as mine, crew._scratch(tmp_path):
+        assert set(tmp_path.iterdir()) == {mine, elsewhere}
+    assert list(tmp_path.iterdir()) == [elsewhere]
 
 
 @pytest.mark.parametrize(
