@@ -1,7 +1,7 @@
 """Finished runs in MLflow, for those who compare there: `--mlflow`, or `--mlflow http://tracking:5000`.
 
-MLflow is no dependency of Shoal; it is imported when it is asked for. A run is logged when it is finished, as a whole,
-so one that was cut off and continued appears once.
+MLflow is an extra, `shoal[mlflow]`; it is imported when it is asked for. A run is logged when it is finished, as a
+whole, so one that was cut off and continued appears once.
 """
 
 import os
@@ -23,7 +23,7 @@ def check(uri: str) -> None:
         TrainingError: It is asked for and not installed.
     """
     if uri and find_spec("mlflow") is None:
-        raise TrainingError("--mlflow: expected MLflow to be installed, it is not; pip install mlflow-skinny")
+        raise TrainingError('--mlflow: expected MLflow to be installed, it is not; pip install "shoal[mlflow]"')
 
 
 def log(uri: str, run: Run, settings: Mapping[str, Any], history: list[Epoch]) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -134,11 +133,12 @@ class Crew:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Makes a folder for what workers write meanwhile; removes it, and those of searches that were killed."""
-    for left in folder.glob(f"{_SCRATCH}*"):
-        if not processes.is_alive(left.name.removeprefix(_SCRATCH).replace("-", ":")):
+    """Makes a folder for what workers write meanwhile; removes it, and those of searches that were killed here."""
+    here = f"{_SCRATCH}{processes.machine()}-"
+    for left in folder.glob(f"{here}*"):
+        if not processes.is_alive(left.name.removeprefix(here).replace("-", ":")):
             shutil.rmtree(left, ignore_errors=True)
-    made = folder / f"{_SCRATCH}{processes.name(os.getpid()).replace(':', '-')}"
+    made = folder / f"{here}{processes.own().replace(':', '-')}"
     made.mkdir(exist_ok=True)
     try:
         yield made

@@ -4,7 +4,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -32,6 +32,8 @@ class Parameter(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    kind: ClassVar[str]
+
     default: Annotated[Choice | None, BeforeValidator(_choice)] = None
     when: Mapping[str, Annotated[tuple[Choice, ...], BeforeValidator(_choices)]] = Field(default_factory=dict)
 
@@ -49,12 +51,12 @@ class Parameter(BaseModel, ABC):
         """Asks a trial for a value."""
 
     @abstractmethod
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """Lists the values that show whether all of them are allowed."""
 
     def usual(self) -> Any:
-        """Returns the default, or else the first extreme."""
-        return self.extremes()[0] if self.default is None else self.default
+        """Returns the default, or else the first probe."""
+        return self.probes()[0] if self.default is None else self.default
 
 
 class _Number(Parameter, ABC):
@@ -85,6 +87,8 @@ class FloatParameter(_Number):
         step: Between neighbouring values, from `low` on.
     """
 
+    kind = "float"
+
     low: float
     high: float
     log: bool = False
@@ -104,9 +108,11 @@ class FloatParameter(_Number):
         """See `Parameter`."""
         return float(trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step))
 
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
-        return (self.low, self.high)
+        # Between whole bounds this is not whole, unless all steps are: a setting of integers refuses it.
+        between = self.low + (self.step or 0.5)
+        return (self.low, self.high, between) if between < self.high else (self.low, self.high)
 
 
 class IntParameter(_Number):
@@ -118,6 +124,8 @@ class IntParameter(_Number):
         log: Whether equal ratios weigh the same, rather than equal differences.
         step: Between neighbouring values, from `low` on.
     """
+
+    kind = "int"
 
     low: int
     high: int
@@ -138,7 +146,7 @@ class IntParameter(_Number):
         """See `Parameter`."""
         return int(trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step or 1))
 
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
         return (self.low, self.high)
 
@@ -149,6 +157,8 @@ class CategoricalParameter(Parameter):
     Args:
         choices: Texts, numbers, or lists of them.
     """
+
+    kind = "categorical"
 
     choices: Annotated[tuple[Choice, ...], BeforeValidator(_choices), Field(min_length=1)]
 
@@ -174,13 +184,11 @@ class CategoricalParameter(Parameter):
         """See `Parameter`."""
         return trial.suggest_categorical(name, self.choices)
 
-    def extremes(self) -> Sequence[Any]:
+    def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
         return self.choices
 
 
 KINDS: Final[Mapping[str, type[Parameter]]] = {
-    "float": FloatParameter,
-    "int": IntParameter,
-    "categorical": CategoricalParameter,
+    made.kind: made for made in (FloatParameter, IntParameter, CategoricalParameter)
 }

@@ -1,5 +1,6 @@
 """Who works on a trial: names of machines and processes, and what each worker gets of the machine."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -13,8 +14,18 @@ _DEAD: Final = ("Z", "X")
 
 
 def host() -> str:
-    """Names this machine."""
+    """Names this machine for people; another one, and its own containers, may have the same name."""
     return socket.gethostname()
+
+
+def machine() -> str:
+    """Names what process numbers mean something in: this machine since its start, and the container in it, if any.
+
+    Returns:
+        The host's name and a digest of its boot and of the namespace of process numbers, where the system tells them.
+    """
+    told = f"{host()} {_boot()} {_namespace()}"
+    return f"{host()}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def own() -> str:
@@ -28,8 +39,22 @@ def name(pid: int) -> str:
     return f"{pid}:{facts[_STARTED]}" if facts else f"{pid}:"
 
 
+def _boot() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str((_PROC / "self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def is_alive(process: str) -> bool:
-    """Tells whether a process of this machine still works.
+    """Tells whether a process of this machine, and of its container, still works.
 
     Args:
         process: As `name` wrote it.

@@ -60,7 +60,19 @@ class Space:
 
     def record(self) -> dict[str, Any]:
         """Returns what two equal spaces have in common, as JSON has it."""
-        return {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in self.parameters.items()}
+        return {
+            name: {"type": one.kind, **one.model_dump(mode="json", exclude_defaults=True)}
+            for name, one in self.parameters.items()
+        }
+
+    def with_types(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Completes a record from when types were not written down: they count as this space's.
+
+        Args:
+            record: Of a study.
+        """
+        types = {name: {"type": one.kind} for name, one in self.parameters.items()}
+        return {name: types.get(name, {}) | values for name, values in record.items()}
 
     def always(self) -> dict[str, BaseDistribution]:
         """Returns the distributions of the parameters that every trial has."""
@@ -83,7 +95,7 @@ class Space:
         return None if None in values.values() else values
 
     def probes(self) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-        """Lists places that show whether the space fits a model: every parameter at its extremes.
+        """Lists places that show whether the space fits a model: every parameter at its extremes, and floats between.
 
         Yields:
             A parameter, its value, and the values of all, which meet the parameter's conditions.
@@ -91,7 +103,7 @@ class Space:
         usual = {name: one.usual() for name, one in self.parameters.items()}
         for name, one in self.parameters.items():
             needed = {parent: choices[0] for parent, choices in one.when.items()}
-            for value in one.extremes():
+            for value in one.probes():
                 values = {**usual, **needed, name: value}
                 yield name, value, self._decided(lambda other, _, values=values: values[other])
 
@@ -182,7 +194,7 @@ def check(space: Space, settings: TrainSettings, model_settings: type[Any]) -> N
         model_settings: The architecture's dataclass of settings.
 
     Raises:
-        TrainingError: A parameter is no setting of the model, or one of its extremes is out of the setting's bounds.
+        TrainingError: A parameter is no setting of the model, or the setting may not have a value of it.
     """
     for name, value, values in space.probes():
         try:
@@ -244,7 +256,7 @@ def _parameter(entry: Any, before: Mapping[str, Parameter]) -> Parameter:
         received = f"; received {first['input']!r}" if place else ""
         raise TrainingError(f"{place}: {message}{received}" if place else message) from None
     for parent, choices in made.when.items():
-        known = before[parent].extremes() if parent in before and before[parent].is_categorical else ()
+        known = before[parent].probes() if parent in before and before[parent].is_categorical else ()
         unknown = [choice for choice in choices if choice not in known]
         if unknown:
             raise TrainingError(

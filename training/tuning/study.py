@@ -105,8 +105,8 @@ def ask(study: optuna.Study, job: Job) -> optuna.Trial:
         # numbers follow from the trial's number.
         study.sampler = _sampler(job, len(study.get_trials(deepcopy=False)))
     trial = study.ask()
-    trial.set_user_attr(HOST, processes.host())
     trial.set_user_attr(PROCESS, processes.own())
+    trial.set_user_attr(HOST, processes.machine())  # the last: who sees it asks for the process
     return trial
 
 
@@ -151,7 +151,8 @@ def finish(trial: optuna.Trial, state: TrialState, why: str, reason: str = "") -
 def give_up_lost(study: optuna.Study) -> int:
     """Marks the trials that nobody works on any more as failed.
 
-    A process of this machine is asked for; one of another machine is given up when its heartbeat has stopped.
+    A process of this machine is asked for; one of another machine or container, or from before this machine's start, is
+    given up when its heartbeat has stopped.
 
     Returns:
         How many there were.
@@ -178,7 +179,7 @@ def _is_lost(trial: FrozenTrial, *, is_silent: bool) -> bool:
     if HOST not in trial.user_attrs:  # its worker was killed between two lines
         began = trial.datetime_start or datetime.now()  # noqa: DTZ005 (the storage's times have no zone)
         return datetime.now() - began > timedelta(seconds=GRACE_S)  # noqa: DTZ005
-    if trial.user_attrs[HOST] == processes.host():
+    if trial.user_attrs[HOST] == processes.machine():
         return not processes.is_alive(trial.user_attrs.get(PROCESS, ""))
     return is_silent
 
@@ -216,6 +217,7 @@ def _refuse_another(study: optuna.Study, job: Job, signature: dict[str, Any]) ->
             f"the study '{job.study}' in {job.storage_shown} was not begun by this command; choose another name by"
             " --study, it is left as it was"
         )
+    before = {**before, "space": job.space.with_types(before["space"])}
     differing = [name for name in signature if before.get(name) != signature[name]]
     if differing:
         name = differing[0]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +80,12 @@ def test_run_folder_is_complete(trained: Path) -> None:
     logs = {path for path in found if path.startswith("tensorboard/")}
     assert found - logs == FILES
     assert {path.split("/")[1] for path in logs} == {"train", "validation"}
+
+
+def test_the_page_names_what_is_in_the_run_folder(trained: Path) -> None:
+    table = (ROOT / "docs" / "training.md").read_text().split("## The run folder")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `([\w.]+)", table, flags=re.MULTILINE)
+    assert set(named) == {path.name for path in trained.iterdir()}
 
 
 def test_record_says_how_the_run_was_made(trained: Path) -> None:

@@ -136,12 +136,19 @@ def test_a_space_that_cannot_be_is_refused_in_one_line(write: WriteSpace, text: 
             "augment.flip: {type: float, low: -1, high: 1}",
             "augment.flip at -1.0: --augment: expected a strength of flip",
         ),
+        ("batch_size: {type: float, low: 16, high: 64}", "batch_size at 16.5: --batch-size: expected a valid integer"),
+        ("set.filters.0: {type: float, low: 4, high: 8, step: 1.5}", "set.filters.0 at 5.5: --set filters: .* integer"),
         ("optimizer: {type: categorical, choices: [sgd, lion]}", "optimizer at lion: --optimizer: expected 'sgd'"),
     ],
 )
 def test_values_that_training_would_refuse_are_refused_at_once(write: WriteSpace, text: str, says: str) -> None:
     with pytest.raises(TrainingError, match=says):
         space.check(space.read(write(text)), TrainSettings(), NetSettings)
+
+
+def test_whole_steps_suit_a_setting_of_integers(write: WriteSpace) -> None:
+    text = "batch_size: {type: float, low: 16, high: 64, step: 16}\nset.filters.0: {type: float, low: 4, high: 4}"
+    space.check(space.read(write(text)), TrainSettings(), NetSettings)
 
 
 def test_a_missing_file_and_a_model_without_a_space_say_what_to_do(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from rich.console import Console
 
 from training.errors import TrainingError
 from training.settings import TrainSettings
-from training.tuning import figures, processes, progress, results, space
+from training.tuning import crew, figures, processes, progress, results, space
 from training.tuning import study as studies
 from training.tuning.settings import Job, TuneSettings
 
@@ -79,6 +81,20 @@ def test_the_same_search_goes_on_and_another_is_refused_unharmed(make_job: MakeJ
     assert (study.user_attrs, study.trials) == before
 
 
+def test_a_space_of_other_types_is_another_one_and_a_record_without_types_fits(make_job: MakeJob) -> None:
+    job, real = make_job(), SPACE.replace("type: int", "type: float")
+    study = studies.open_study(job, "sha256:1")
+    with pytest.raises(TrainingError, match="is of another space: its accuracies"):
+        studies.open_study(make_job(real), "sha256:1")
+    signature = study.user_attrs[studies.SIGNATURE]
+    for recorded in signature["space"].values():
+        del recorded["type"]  # as studies were signed before
+    study.set_user_attr(studies.SIGNATURE, signature)
+    studies.open_study(job, "sha256:1")
+    with pytest.raises(TrainingError, match="is of another space"):
+        studies.open_study(make_job(SPACE.replace("128", "256")), "sha256:1")
+
+
 def test_a_study_of_somebody_else_is_refused(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "_SIGNED_WITHIN_S", 0.0)
     job = make_job()
@@ -119,6 +135,53 @@ def test_a_machine_without_a_heartbeat_loses_its_trial(make_job: MakeJob, monkey
         connection.execute(sqlalchemy.text(later), {"alive": alive._trial_id})
     studies.give_up_lost(watched)
     assert [studies.outcome(trial) for trial in watched.trials] == [studies.LOST, "", ""]
+
+
+def test_a_process_of_a_container_or_machine_of_the_same_name_is_not_asked_for(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stand_on(name: str, boot: str, namespace: str) -> str:
+        proc = tmp_path / name
+        (proc / "self/ns").mkdir(parents=True)
+        (proc / "self/ns/pid").symlink_to(namespace)
+        (proc / "sys/kernel/random").mkdir(parents=True)
+        (proc / "sys/kernel/random/boot_id").write_text(f"{boot}\n")
+        monkeypatch.setattr(processes, "_PROC", proc)
+        return processes.machine()
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "box")
+    job = make_job()
+    watched = studies.open_study(job, "sha256:1")
+    study = studies.join_study(job)
+    machines = [stand_on("here", "boot-1", "pid:[1]")]
+    for where in (("container", "boot-1", "pid:[2]"), ("twin", "boot-2", "pid:[1]")):
+        machines.append(stand_on(*where))
+        studies.ask(study, job)
+    studies.ask(study, job).set_user_attr(studies.HOST, "box")  # as it was signed before
+    monkeypatch.setattr(processes, "_PROC", tmp_path / "here")
+    studies.ask(study, job)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study._storage.set_trial_user_attr(trial._trial_id, studies.PROCESS, "1:1")  # no such process here
+    studies.give_up_lost(watched)
+    assert [studies.outcome(trial) for trial in watched.trials] == ["", "", "", studies.LOST]
+    assert len(set(machines)) == 3
+    assert all(re.fullmatch(r"box-[0-9a-f]{16}", one) for one in machines)
+
+
+def test_a_trial_that_is_being_signed_is_not_lost(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job()
+    watched = studies.open_study(job, "sha256:1")
+    study = studies.join_study(job)
+    sign = optuna.Trial.set_user_attr
+    lost: list[int] = []
+
+    def look(self: optuna.Trial, key: str, value: Any) -> None:
+        sign(self, key, value)
+        lost.append(studies.give_up_lost(watched))
+
+    monkeypatch.setattr(optuna.Trial, "set_user_attr", look)
+    studies.ask(study, job)
+    assert lost == [0, 0]
 
 
 def test_only_what_was_trained_counts_against_the_budget(make_job: MakeJob) -> None:
@@ -197,6 +260,15 @@ def test_a_storage_that_cannot_be_reached_is_told_without_its_password(make_job:
     with pytest.raises(TrainingError, match=r"expected a database at postgresql\+psycopg://…@127") as raised:
         studies.open_study(job, "sha256:1")
     assert "secret" not in str(raised.value) + job.storage_shown
+
+
+def test_a_search_removes_what_killed_ones_left_here_and_nothing_of_another_machines(tmp_path: Path) -> None:
+    killed, elsewhere = tmp_path / f".scratch-{processes.machine()}-1-1", tmp_path / ".scratch-box-0123-1-1"
+    killed.mkdir()
+    elsewhere.mkdir()
+    with crew._scratch(tmp_path) as mine, crew._scratch(tmp_path):
+        assert set(tmp_path.iterdir()) == {mine, elsewhere}
+    assert list(tmp_path.iterdir()) == [elsewhere]
 
 
 @pytest.mark.parametrize(
