@@ -16,13 +16,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export import convert
+from export import convert, processor
 from export.quiet import noisy_library
 
 BATCH_ROWS: Final = 50
 _SEED: Final = 0
 _STEPS: Final = 255
-_WEIGHT_STEPS: Final = 127  # on either side of zero
 _TINY: Final = 1e-9
 
 
@@ -116,7 +115,7 @@ def _round_kernel(kernel: Any, axes: list[int]) -> Any:
     import tensorflow as tf  # noqa: PLC0415 - seconds to import
 
     largest = tf.reduce_max(tf.abs(kernel), axes, keepdims=True)
-    scale = tf.maximum(largest / _WEIGHT_STEPS, _TINY)
+    scale = tf.maximum(largest / processor.weight_steps(), _TINY)
     return _round(kernel / scale) * scale
 
 

@@ -39,7 +39,7 @@ def test_the_mean_answer_comes_nearer_to_float(
     monkeypatch.setattr(quantize, "correct_biases", lambda *given: None)
     plain = channel_means(quantize.quantize(prepared, rows, recipe), rows)
     # What rounding the values between the layers does stays.
-    assert np.abs(corrected - right).sum() < 0.7 * np.abs(plain - right).sum()
+    assert np.abs(corrected - right).sum() < 0.9 * np.abs(plain - right).sum()
 
 
 def rounded(layer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[ModelProto, ModelProto, ModelProto]:
