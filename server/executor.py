@@ -10,7 +10,6 @@ never runs in two threads at once. A provider that was asked for and is not ther
 the list may serve: ONNX Runtime itself would fall back in silence.
 """
 
-import asyncio
 import importlib
 import importlib.metadata
 import os
@@ -26,6 +25,7 @@ import numpy as np
 from server import openvino
 from server.cost_model import CostModel, buckets
 from server.errors import InvalidInput, StartupError
+from server.loop_turn import LoopTurn
 from server.own_thread import OwnThread
 from server.tensors import ORT_TYPES, Array, TensorSpec
 
@@ -69,26 +69,6 @@ class Engine(Protocol):
         Returns:
             Outputs by name, in memory that no later run writes to.
         """
-
-
-class LoopTurn:
-    """Whether a batch has run on the event loop in this turn of it; all executors of a process share one.
-
-    Without it the loop would stand still for one batch of each model that is busy, one after the other.
-    """
-
-    __slots__ = ("taken",)
-
-    def __init__(self) -> None:
-        self.taken = False
-
-    def take(self) -> None:
-        """Takes the turn that the loop is in; it is free again in the next one."""
-        self.taken = True
-        asyncio.get_running_loop().call_soon(self._end)
-
-    def _end(self) -> None:
-        self.taken = False
 
 
 @dataclass(frozen=True, slots=True)
