@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("--data", required=True, help="as for `python -m training train`")
     parser.add_argument("--runs", default="runs/tuning-benchmark", help="folder of the runs (default: %(default)s)")
-    parser.add_argument("--samplers", default="pso,random", help="without a limit (default: %(default)s)")
+    parser.add_argument(
+        "--samplers", default="pso,random", help="without a limit; none leaves these out (default: %(default)s)"
+    )
     parser.add_argument("--trials", type=int, default=24, help="of each sampler (default: %(default)s)")
     parser.add_argument("--fraction", type=float, default=0.3, help="of the data, in a trial (default: %(default)s)")
     parser.add_argument("--proxy-epochs", type=int, default=3, help="of a trial (default: %(default)s)")
@@ -53,7 +55,8 @@ def run_command(options: argparse.Namespace) -> int:
     Returns:
         The exit code.
     """
-    searches = {sampler: _searched(options, sampler) for sampler in options.samplers.split(",")}
+    samplers = [] if options.samplers == "none" else options.samplers.split(",")
+    searches = {sampler: _searched(options, sampler) for sampler in samplers}
     if options.max_us_per_image:
         searches[_LIMITED] = _searched(options, "pso", options.max_us_per_image)
     contenders = {name: _contender(found) for name, found in searches.items()}
