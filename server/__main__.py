@@ -77,7 +77,7 @@ def _serve_with_several(settings: Settings, workers: int) -> None:
     if birth is not None:
         from server.worker import work  # noqa: PLC0415
 
-        _run(work(settings.of_slot(birth.slot), birth.link, birth.grpc_port))
+        _run(work(settings.of_slot(birth.slot), birth, workers))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -1,14 +1,20 @@
-"""How many cores this process may really use: the smaller of its affinity and its cgroup's quota.
+"""How many cores this process may really use, and which of them a worker keeps to.
 
-`os.cpu_count()` answers the machine's, which in a container is neither.
+The number is the smaller of affinity and the cgroup's quota; `os.cpu_count()` answers the machine's, which in a
+container is neither.
 """
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
+TOPOLOGY: Final = Path("/sys/devices/system/cpu")
+THREADS: Final = Path("/proc/self/task")
+
+Pinning = Literal["auto", "always", "never"]
 
 
 def available_cores(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
@@ -22,6 +28,54 @@ def available_cores(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup
     """
     cores = float(len(os.sched_getaffinity(0)))
     return max(1, math.ceil(min([cores, *_quotas(cgroups, own)])))
+
+
+def own_cores(
+    pinning: Pinning, slot: int, workers: int, *, quota_cores: int | None = None, topology: Path = TOPOLOGY
+) -> list[int]:
+    """Which cores one of several workers keeps to; none where it may run on all.
+
+    Where a scheduler has put two workers on one core, they wait for each other until it looks again, milliseconds
+    later. At half of the peak that was most of what a client waited for (docs/performance.md). With a worker for each
+    core none has to move.
+
+    Args:
+        pinning: `auto` keeps workers apart where each has a core for itself and no quota takes some of it: elsewhere
+            other containers have the same cores, and all would begin at the first.
+        slot: Which place among the workers it fills, from 0.
+        workers: How many there are.
+        quota_cores: What `available_cores` says, which is the default.
+        topology: Where the system describes its cores.
+
+    Returns:
+        Numbers of cores. With fewer workers than cores neighbours: of one package, both threads of a core together.
+    """
+    cores = sorted(os.sched_getaffinity(0), key=lambda core: _place(topology / f"cpu{core}" / "topology", core))
+    alone = workers == len(cores) == (available_cores() if quota_cores is None else quota_cores)
+    if pinning == "never" or (pinning == "auto" and not alone):
+        return []
+    if workers >= len(cores):
+        return [cores[slot % len(cores)]]
+    return cores[slot * len(cores) // workers : (slot + 1) * len(cores) // workers]
+
+
+def keep_to(cores: list[int], threads: Path = THREADS) -> None:
+    """Keeps every thread of this process, and what they start from now on, to some cores.
+
+    Args:
+        cores: Their numbers; of those that are gone nothing is said, and where all are gone nothing is done.
+        threads: The folder that has an entry for each thread.
+    """
+    for thread in threads.iterdir():
+        with suppress(OSError):  # it has ended, or none of the cores is left to this process
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def _place(folder: Path, core: int) -> tuple[int, int, int]:
+    try:
+        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), core
+    except (OSError, ValueError):
+        return 0, core, core
 
 
 def _quotas(cgroups: Path, own: Path) -> list[float]:

@@ -20,6 +20,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from server.cores import Pinning
+
 ENV_PREFIX: Final = "SHOAL_"
 Port = Annotated[int, Field(ge=0, le=65_535)]
 _ORIGIN: Final = re.compile(r"https?://[^/\s?#@]+")
@@ -105,6 +107,12 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
         description="Serving processes. 0: one for each core that affinity and cgroup quota leave. 1: no supervisor.",
+    )
+    pin_workers: Pinning = Field(
+        "auto",
+        description="Whether each worker keeps to cores of its own, which spares it waiting behind another one. auto:"
+        " where there is a worker for each core of the affinity, no cgroup quota leaves less, and models run on the"
+        " CPU. always: with fewer workers than cores each gets a share of neighbours.",
     )
     intra_op_threads: int = Field(1, ge=1, le=256, description="ONNX Runtime threads for one batch, in each worker.")
     inline_batch_ms: float | None = Field(
@@ -343,7 +351,15 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "rollback_max_latency_ratio",
     ),
     "Where to listen": ("host", "http_port", "grpc_port", "grpc_host", "metrics_port", "ports_file"),
-    "What runs the model": ("workers", "providers", "devices", "intra_op_threads", "inline_batch_ms", "decode_threads"),
+    "What runs the model": (
+        "workers",
+        "pin_workers",
+        "providers",
+        "devices",
+        "intra_op_threads",
+        "inline_batch_ms",
+        "decode_threads",
+    ),
     "Latency and batches": ("latency_budget_ms", "max_batch_rows", "max_delay_ms", "max_queue_rows", "max_queue_bytes"),
     "Answers that repeat": ("response_cache_bytes",),
     "Limits": (

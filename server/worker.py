@@ -15,26 +15,31 @@ from dataclasses import asdict
 import structlog
 
 from server.app import App, open_app
+from server.cores import keep_to, own_cores
 from server.errors import StartupError
+from server.executor import ON_HOST
 from server.links import END, Link, Message, read_all
 from server.models import ModelEvent
+from server.nursery import Birth
 from server.settings import Settings
 
 log = structlog.get_logger()
 
 
-async def work(settings: Settings, link: Link, grpc_port: int) -> None:
+async def work(settings: Settings, birth: Birth, workers: int) -> None:
     """Serves until the supervisor says stop, or is gone.
 
     Args:
         settings: The server's settings.
-        link: This worker's end.
-        grpc_port: The port that all workers share.
+        birth: What this worker was told when it began.
+        workers: How many there are.
     """
+    link = birth.link
     try:
-        async with open_app(settings, None, grpc_port=grpc_port, reuse_port=True) as app:
+        async with open_app(settings, None, grpc_port=birth.grpc_port, reuse_port=True) as app:
             worker = _Worker(app, link)
             with worker:
+                _keep_to_own_cores(settings, birth.slot, workers)
                 link.send({"op": "ready", "announcement": asdict(app.announcement())})
                 await worker.stopped()
                 await app.become_unready()
@@ -43,6 +48,15 @@ async def work(settings: Settings, link: Link, grpc_port: int) -> None:
         link.send({"op": "failed", "message": str(error)})
     finally:
         link.close()
+
+
+def _keep_to_own_cores(settings: Settings, slot: int, workers: int) -> None:
+    # Not before it is ready: until then, after a crash or in a rolling restart, it would take its core from others.
+    if settings.pin_workers == "auto" and not set(settings.providers) <= set(ON_HOST):
+        return  # it waits for a device, and whichever core is free may fetch the answer
+    if cores := own_cores(settings.pin_workers, slot, workers):
+        keep_to(cores)
+        log.info("worker keeps to its cores", slot=slot, cores=cores)
 
 
 class _Worker:

@@ -145,6 +145,7 @@ def _open_spool(settings: Settings, url: "URL", folder: Path) -> PredictionLog:
             hurry_bytes=settings.prediction_log_spool_bytes // 2,
             log_level=settings.log_level,
             log_format=settings.log_format,
+            cores=tuple(os.sched_getaffinity(0)),
         )
         return PredictionLog(
             folder,

@@ -14,6 +14,7 @@ class Orders:
         hurry_bytes: When so much waits, the writer waits for nobody.
         log_level: Of its own log.
         log_format: Of its own log.
+        cores: What it may run on, which the worker that starts it need not: that one may keep to a core of its own.
     """
 
     url: str
@@ -22,3 +23,4 @@ class Orders:
     hurry_bytes: int
     log_level: str
     log_format: str
+    cores: tuple[int, ...]

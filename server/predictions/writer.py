@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from server.cores import keep_to
 from server.errors import StartupError
 from server.logs import set_up_logs
 from server.predictions.database import read_url
@@ -75,6 +76,7 @@ def main() -> None:
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
     orders = Orders(**json.load(sys.stdin))
+    keep_to(list(orders.cores))
     set_up_logs(orders.log_level, orders.log_format)
     folder = Path(orders.folder)
     store = PredictionStore(read_url(orders.url), window_rows=1)

@@ -117,6 +117,29 @@ def test_they_stay_even_after_a_crash_and_many_connections(server: ServerProcess
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers keep apart on two cores or more")
+def test_each_worker_keeps_to_its_cores_and_what_writes_predictions_to_none(models: Path, tmp_path: Path) -> None:
+    flags = ["--workers", "2", "--pin-workers", "always", "--prediction-log", f"sqlite:///{tmp_path}/log.db"]
+    with run_server(models, tmp_path / "server", *flags) as server:
+        first, second = workers_of(server)
+        assert cores_of(first).isdisjoint(cores_of(second))
+        assert cores_of(first) | cores_of(second) == os.sched_getaffinity(0)
+        (writer,) = [child for worker in (first, second) for child in children(worker)]
+        wait_until(lambda: cores_of(writer) == os.sched_getaffinity(0), "the writer runs where it can")
+        kept = cores_of(first)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: sample(metrics(server), "shoal_workers") == 2, "two workers")
+        (successor,) = set(workers_of(server)) - {first, second}
+        assert cores_of(successor) == kept
+
+
+def cores_of(pid: int) -> set[int]:
+    """Cores of every thread of a process."""
+    found = [os.sched_getaffinity(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set[int]().union(*found)
+
+
+@pytest.mark.slow
 def test_a_killed_worker_comes_back_and_the_other_serves_meanwhile(server: ServerProcess) -> None:
     victim = workers_of(server)[0]
     os.kill(victim, signal.SIGKILL)

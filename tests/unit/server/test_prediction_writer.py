@@ -111,7 +111,9 @@ def spool(tmp_path: Path) -> Iterator[Path]:
 
 
 def orders(folder: Path) -> Orders:
-    return Orders(f"sqlite:///{folder.parent / 'log.db'}", str(folder), 0, 1 << 30, "info", "json")
+    return Orders(
+        f"sqlite:///{folder.parent / 'log.db'}", str(folder), 0, 1 << 30, "info", "json", tuple(os.sched_getaffinity(0))
+    )
 
 
 @pytest.mark.slow  # starts processes
