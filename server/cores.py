@@ -6,6 +6,7 @@ container is neither.
 
 import math
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -14,7 +15,7 @@ CGROUPS: Final = Path("/sys/fs/cgroup")
 TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 THREADS: Final = Path("/proc/self/task")
 
-Pinning = Literal["auto", "always", "never"]
+Pinning = Literal["auto", "loop", "all", "never"]
 
 
 def available_cores(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
@@ -30,45 +31,70 @@ def available_cores(cgroups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup
     return max(1, math.ceil(min([cores, *_quotas(cgroups, own)])))
 
 
-def own_cores(
-    pinning: Pinning, slot: int, workers: int, *, quota_cores: int | None = None, topology: Path = TOPOLOGY
-) -> list[int]:
-    """Which cores one of several workers keeps to; none where it may run on all.
-
-    Where a scheduler has put two workers on one core, they wait for each other until it looks again, milliseconds
-    later. At half of the peak that was most of what a client waited for (docs/performance.md). With a worker for each
-    core none has to move.
+def own_cores(slot: int, workers: int, topology: Path = TOPOLOGY) -> list[int]:
+    """Which cores one of several workers has for itself.
 
     Args:
-        pinning: `auto` keeps workers apart where each has a core for itself and no quota takes some of it: elsewhere
-            other containers have the same cores, and all would begin at the first.
         slot: Which place among the workers it fills, from 0.
         workers: How many there are.
-        quota_cores: What `available_cores` says, which is the default.
         topology: Where the system describes its cores.
 
     Returns:
-        Numbers of cores. With fewer workers than cores neighbours: of one package, both threads of a core together.
+        Their numbers: one where there is a worker for each core or more of them, else neighbours, of one package and
+        with both threads of a core together.
     """
     cores = sorted(os.sched_getaffinity(0), key=lambda core: _place(topology / f"cpu{core}" / "topology", core))
-    alone = workers == len(cores) == (available_cores() if quota_cores is None else quota_cores)
-    if pinning == "never" or (pinning == "auto" and not alone):
-        return []
     if workers >= len(cores):
         return [cores[slot % len(cores)]]
     return cores[slot * len(cores) // workers : (slot + 1) * len(cores) // workers]
 
 
-def keep_to(cores: list[int], threads: Path = THREADS) -> None:
-    """Keeps every thread of this process, and what they start from now on, to some cores.
+def have_a_core_each(workers: int, quota_cores: int | None = None) -> bool:
+    """Whether there is a worker for each core, and no quota takes some of the cores' time.
+
+    With a quota other containers have the same cores, and all would begin at the first.
 
     Args:
-        cores: Their numbers; of those that are gone nothing is said, and where all are gone nothing is done.
-        threads: The folder that has an entry for each thread.
+        workers: How many there are.
+        quota_cores: What `available_cores` says, which is the default.
     """
-    for thread in threads.iterdir():
-        with suppress(OSError):  # it has ended, or none of the cores is left to this process
-            os.sched_setaffinity(int(thread.name), cores)
+    quota_cores = available_cores() if quota_cores is None else quota_cores
+    return workers == len(os.sched_getaffinity(0)) == quota_cores
+
+
+def keep_to(cores: Iterable[int]) -> None:
+    """Keeps the calling thread, and what it starts from now on, to some cores.
+
+    Where a scheduler has put the event loops of two workers on one core, they wait for each other until it looks again,
+    milliseconds later: at half of the peak that was most of what a client waited for (docs/performance.md).
+
+    Args:
+        cores: Their numbers. Where all of them are gone, nothing is done.
+    """
+    _keep(0, cores)
+
+
+def keep_all_to(cores: Iterable[int]) -> None:
+    """Keeps every thread of this process, and what they start from now on, to some cores; see `keep_to`."""
+    for thread in THREADS.iterdir():
+        _keep(int(thread.name), cores)
+
+
+def roam() -> None:
+    """Lets the calling thread run where any thread of this process may; one that the event loop starts could not."""
+    _keep(0, set[int]().union(*(_cores_of(int(thread.name)) for thread in THREADS.iterdir())))
+
+
+def _cores_of(thread: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(thread)
+    except ProcessLookupError:  # it has ended
+        return set()
+
+
+def _keep(thread: int, cores: Iterable[int]) -> None:
+    with suppress(OSError):  # it has ended, or none of the cores is left to this process
+        os.sched_setaffinity(thread, cores)
 
 
 def _place(folder: Path, core: int) -> tuple[int, int, int]:

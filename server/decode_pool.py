@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from server.cores import roam
 from server.deadline import Deadline
 from server.errors import DeadlineExceeded, Overloaded, UnsupportedImage
 from server.images import ImageSpec, decode, header_pixels, load_formats
@@ -65,7 +66,7 @@ class DecodePool:
         self._max_pixels = max_pixels
         self._clock = clock
         load_formats()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode", initializer=roam)
         self._inline = self._pooled = self._pending = self._refused = 0
         self._cost_s = _FIRST_GUESS_S
 

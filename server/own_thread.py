@@ -9,6 +9,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from server.cores import roam
 from server.errors import InferenceFailed
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class OwnThread:
         self._jobs.put(None)
 
     def _work(self) -> None:
+        roam()
         while (job := self._jobs.get()) is not None:
             function, future = job
             try:

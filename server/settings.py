@@ -110,9 +110,10 @@ class Settings(BaseSettings):
     )
     pin_workers: Pinning = Field(
         "auto",
-        description="Whether each worker keeps to cores of its own, which spares it waiting behind another one. auto:"
-        " where there is a worker for each core of the affinity, no cgroup quota leaves less, and models run on the"
-        " CPU. always: with fewer workers than cores each gets a share of neighbours.",
+        description="What of a worker keeps to cores of its own. loop: its event loop, so that no two of them wait for"
+        " each other. all: all of its threads, for workers of several threads each on a machine of several packages;"
+        " each gets a share of neighbouring cores. auto: loop where there is a worker for each core and no cgroup quota"
+        " leaves less, else never.",
     )
     intra_op_threads: int = Field(1, ge=1, le=256, description="ONNX Runtime threads for one batch, in each worker.")
     inline_batch_ms: float | None = Field(

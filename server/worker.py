@@ -10,14 +10,14 @@ A supervisor that goes away is a stop too: nothing new can come, and what was ac
 import asyncio
 import socket
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import structlog
 
 from server.app import App, open_app
-from server.cores import keep_to, own_cores
+from server.cores import Pinning, have_a_core_each, keep_all_to, keep_to, own_cores, roam
 from server.errors import StartupError
-from server.executor import ON_HOST
 from server.links import END, Link, Message, read_all
 from server.models import ModelEvent
 from server.nursery import Birth
@@ -35,11 +35,12 @@ async def work(settings: Settings, birth: Birth, workers: int) -> None:
         workers: How many there are.
     """
     link = birth.link
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=roam))
     try:
         async with open_app(settings, None, grpc_port=birth.grpc_port, reuse_port=True) as app:
             worker = _Worker(app, link)
             with worker:
-                _keep_to_own_cores(settings, birth.slot, workers)
+                _keep_to_own_cores(settings.pin_workers, birth.slot, workers)
                 link.send({"op": "ready", "announcement": asdict(app.announcement())})
                 await worker.stopped()
                 await app.become_unready()
@@ -50,13 +51,15 @@ async def work(settings: Settings, birth: Birth, workers: int) -> None:
         link.close()
 
 
-def _keep_to_own_cores(settings: Settings, slot: int, workers: int) -> None:
-    # Not before it is ready: until then, after a crash or in a rolling restart, it would take its core from others.
-    if settings.pin_workers == "auto" and not set(settings.providers) <= set(ON_HOST):
-        return  # it waits for a device, and whichever core is free may fetch the answer
-    if cores := own_cores(settings.pin_workers, slot, workers):
-        keep_to(cores)
-        log.info("worker keeps to its cores", slot=slot, cores=cores)
+def _keep_to_own_cores(pinning: Pinning, slot: int, workers: int) -> None:
+    # Once it is ready: until then, after a crash or in a rolling restart, it would take its core from the one before.
+    if pinning == "auto":
+        pinning = "loop" if have_a_core_each(workers) else "never"
+    if pinning == "never":
+        return
+    cores = own_cores(slot, workers)
+    (keep_to if pinning == "loop" else keep_all_to)(cores)
+    log.info("worker keeps to its cores", slot=slot, what=pinning, cores=cores)
 
 
 class _Worker:

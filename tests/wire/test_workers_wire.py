@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,25 +119,36 @@ def test_they_stay_even_after_a_crash_and_many_connections(server: ServerProcess
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers keep apart on two cores or more")
-def test_each_worker_keeps_to_its_cores_and_what_writes_predictions_to_none(models: Path, tmp_path: Path) -> None:
-    flags = ["--workers", "2", "--pin-workers", "always", "--prediction-log", f"sqlite:///{tmp_path}/log.db"]
+@pytest.mark.parametrize("what", ["loop", "all"])
+def test_each_worker_keeps_to_its_cores_and_what_writes_predictions_to_none(
+    what: str, models: Path, tmp_path: Path
+) -> None:
+    everywhere = os.sched_getaffinity(0)
+    flags = ["--workers", "2", "--pin-workers", what, "--prediction-log", f"sqlite:///{tmp_path}/log.db"]
     with run_server(models, tmp_path / "server", *flags) as server:
         first, second = workers_of(server)
-        assert cores_of(first).isdisjoint(cores_of(second))
-        assert cores_of(first) | cores_of(second) == os.sched_getaffinity(0)
+        kept = os.sched_getaffinity(first)
+        assert kept.isdisjoint(os.sched_getaffinity(second))
+        assert kept | os.sched_getaffinity(second) == everywhere
+        write_bundle(models, "grey", 2)  # has threads that begin after the workers'
+        loaded = partial(sample, name="shoal_model_events_total", event="ready")
+        wait_until(lambda: loaded(metrics(server)) == 4, "version 2 in both")
+        assert predict(server) == 200
+        for worker in (first, second):
+            place = everywhere if what == "loop" else os.sched_getaffinity(worker)
+            wait_until(lambda: places_of_others(worker) == {frozenset(place)}, "the other threads' place")  # noqa: B023
         (writer,) = [child for worker in (first, second) for child in children(worker)]
-        wait_until(lambda: cores_of(writer) == os.sched_getaffinity(0), "the writer runs where it can")
-        kept = cores_of(first)
+        wait_until(lambda: os.sched_getaffinity(writer) == everywhere, "the writer runs where it can")
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: sample(metrics(server), "shoal_workers") == 2, "two workers")
         (successor,) = set(workers_of(server)) - {first, second}
-        assert cores_of(successor) == kept
+        assert os.sched_getaffinity(successor) == kept
 
 
-def cores_of(pid: int) -> set[int]:
-    """Cores of every thread of a process."""
-    found = [os.sched_getaffinity(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
-    return set[int]().union(*found)
+def places_of_others(pid: int) -> set[frozenset[int]]:
+    """Cores that the threads of a process may run on, without its first one's."""
+    threads = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}
+    return {frozenset(os.sched_getaffinity(thread)) for thread in threads}
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cores import Pinning, available_cores, own_cores
+from server.cores import available_cores, have_a_core_each, own_cores
 
 
 @pytest.fixture
@@ -59,59 +59,68 @@ def two_packages(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("pinning", "workers", "quota_cores", "expected"),
+    ("workers", "expected"),
     [
-        ("auto", 8, 8, [[0], [4], [1], [5], [2], [6], [3], [7]]),
-        ("auto", 8, 4, [[]] * 8),  # a quota: elsewhere others have the same cores
-        ("auto", 2, 2, [[]] * 2),
-        ("auto", 2, 8, [[]] * 2),
-        ("always", 2, 2, [[0, 4, 1, 5], [2, 6, 3, 7]]),
-        ("always", 3, 8, [[0, 4], [1, 5, 2], [6, 3, 7]]),
-        ("always", 9, 8, [[0], [4], [1], [5], [2], [6], [3], [7], [0]]),
-        ("never", 8, 8, [[]] * 8),
+        (8, [[0], [4], [1], [5], [2], [6], [3], [7]]),
+        (2, [[0, 4, 1, 5], [2, 6, 3, 7]]),
+        (3, [[0, 4], [1, 5, 2], [6, 3, 7]]),
+        (9, [[0], [4], [1], [5], [2], [6], [3], [7], [0]]),
     ],
 )
-def test_workers_keep_to_neighbouring_cores_of_their_own(
-    pinning: Pinning,
-    workers: int,
-    quota_cores: int,
-    expected: list[list[int]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_workers_have_neighbouring_cores_for_themselves(
+    workers: int, expected: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
     topology = two_packages(tmp_path)
-    found = [own_cores(pinning, slot, workers, quota_cores=quota_cores, topology=topology) for slot in range(workers)]
-    assert found == expected
+    assert [own_cores(slot, workers, topology) for slot in range(workers)] == expected
 
 
 def test_where_the_system_does_not_describe_its_cores_their_numbers_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {7, 3, 5})
-    assert [own_cores("auto", slot, 3, quota_cores=3, topology=tmp_path) for slot in range(3)] == [[3], [5], [7]]
+    assert [own_cores(slot, 3, tmp_path) for slot in range(3)] == [[3], [5], [7]]
 
 
-def test_every_thread_keeps_to_the_cores_and_so_do_those_they_start() -> None:
+@pytest.mark.parametrize(
+    ("workers", "quota_cores", "each"), [(8, 8, True), (8, 4, False), (2, 2, False), (2, 8, False)]
+)
+def test_a_quota_or_a_core_to_spare_leaves_the_cores_to_the_scheduler(
+    workers: int, quota_cores: int, *, each: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    assert have_a_core_each(workers, quota_cores) is each
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is no other core to keep away from")
+def test_a_thread_keeps_to_its_cores_and_roams_among_those_of_the_others() -> None:
     code = """
 import os, threading
-from server.cores import keep_to
+from server.cores import keep_all_to, keep_to, roam
 
-go, seen = threading.Event(), []
-def look():
-    go.wait()
-    seen.append(os.sched_getaffinity(0))
-before = threading.Thread(target=look)
-before.start()
-core = max(os.sched_getaffinity(0))
-keep_to([core])
-go.set()
-before.join()
-after = threading.Thread(target=look)
-after.start()
-after.join()
-keep_to([100_000])  # there is none of that number
-assert seen == [{core}, {core}], seen
-assert os.sched_getaffinity(0) == {core}
+def in_a_thread(function):
+    seen = []
+    def work():
+        function()
+        seen.append(os.sched_getaffinity(0))
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return seen[0]
+
+every = os.sched_getaffinity(0)
+end = threading.Event()
+other = threading.Thread(target=end.wait)
+other.start()
+keep_to({max(every)})
+keep_to({100_000})  # there is none of that number
+assert os.sched_getaffinity(0) == {max(every)}
+assert os.sched_getaffinity(other.native_id) == every
+assert in_a_thread(lambda: None) == {max(every)}
+assert in_a_thread(roam) == every
+keep_all_to({min(every)})
+assert os.sched_getaffinity(0) == os.sched_getaffinity(other.native_id) == {min(every)}
+assert in_a_thread(roam) == {min(every)}
+end.set()
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
