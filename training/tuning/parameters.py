@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Choice = bool | int | float | str
+_BLOCK: Final = 8  # engines compute so many channels at a time, or a multiple of it
 
 
 def _choice(value: Any) -> Any:
@@ -149,6 +150,17 @@ class IntParameter(_Number):
     def probes(self) -> Sequence[Any]:
         """See `Parameter`."""
         return (self.low, self.high)
+
+    def narrowed(self, share: float) -> int | None:
+        """Returns a share of the default within the bounds, in blocks of 8 from 12 on; None where there is no default.
+
+        Args:
+            share: Above 0, at most 1.
+        """
+        if self.default is None:
+            return None
+        value = self.default * share
+        return max(self.low, _BLOCK * round(value / _BLOCK) if value >= 1.5 * _BLOCK else round(value))
 
 
 class CategoricalParameter(Parameter):

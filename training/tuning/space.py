@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from training.augmentation import Augmentation
 from training.errors import TrainingError
 from training.settings import TrainSettings, parse_model_settings
-from training.tuning.parameters import KINDS, Parameter
+from training.tuning.parameters import KINDS, IntParameter, Parameter
 
 # How to learn, not what from nor how long: those are the same for all trials, or their accuracies would not compare.
 TUNABLE: Final = (
@@ -92,6 +92,21 @@ class Space:
     def defaults(self) -> dict[str, Any] | None:
         """Returns each parameter's default, of those whose conditions are met; None if one has none."""
         values = self._decided(lambda _, one: one.default)
+        return None if None in values.values() else values
+
+    def narrowed(self, share: float) -> dict[str, Any] | None:
+        """Returns the defaults with a narrower model; None if one has none.
+
+        Args:
+            share: Of the default of the model's whole numbers on a logarithmic scale, which are its widths.
+        """
+
+        def decide(name: str, one: Parameter) -> Any:
+            if share < 1 and name.startswith(_MODEL) and isinstance(one, IntParameter) and one.log:
+                return one.narrowed(share)
+            return one.default
+
+        values = self._decided(decide)
         return None if None in values.values() else values
 
     def probes(self) -> Iterator[tuple[str, Any, dict[str, Any]]]:

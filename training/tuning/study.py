@@ -33,11 +33,17 @@ REASON: Final = "reason"
 HOST: Final = "host"
 PROCESS: Final = "process"
 US_PER_IMAGE: Final = "us_per_image"
+SHARE: Final = "share_of_the_default_widths"  # of the defaults, and of what `narrow` makes of them
 POOR, DIVERGED, TOO_SLOW, REFUSED, LOST = "below the others", "diverged", "too slow", "refused", "lost"
 
 HEARTBEAT_S: Final = 15
 GRACE_S: Final = 120  # a machine that swaps, or a database that is moved, is silent for a while
 TOO_SLOW_PER_TRIAL: Final = 10  # a space in which not even a tenth is fast enough should be another one
+# The cost of a narrower net falls somewhere between its width and the square of it; less than that meets the limit
+# from above, in two to four refusals of some seconds.
+_NARROWING: Final = 0.6
+_NARROWING_AT_LEAST: Final = 0.95
+_NARROWEST: Final = 0.02
 _SIGNED_WITHIN_S: Final = 10.0
 _POLL_S: Final = 0.2
 
@@ -69,7 +75,7 @@ def open_study(job: Job, fingerprint: str) -> optuna.Study:
         return study
     defaults = job.space.defaults()
     if defaults is not None:
-        study.enqueue_trial(defaults)
+        study.enqueue_trial(defaults, user_attrs={SHARE: 1.0})
     study.set_user_attr(SIGNATURE, signature)
     return study
 
@@ -131,6 +137,25 @@ def outcome(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return str(trial.user_attrs.get(OUTCOME, LOST))
     return str(trial.user_attrs.get(OUTCOME, POOR)) if trial.state == TrialState.PRUNED else ""
+
+
+def narrow(trial: optuna.Trial, job: Job, cost_ratio: float) -> None:
+    """After defaults that are too slow, has narrower ones tried next.
+
+    Without them a search under a limit begins with no idea of what is good, while the space's author had one.
+
+    Args:
+        trial: Too slow. Nothing is done unless it is of the defaults, or of what this made of them.
+        job: The search.
+        cost_ratio: What it costs, as a multiple of the limit.
+    """
+    share = trial.user_attrs.get(SHARE)
+    while share is not None and share > _NARROWEST:
+        share *= min(_NARROWING_AT_LEAST, cost_ratio**-_NARROWING)
+        values = job.space.narrowed(share)
+        if values != trial.params:
+            trial.study.enqueue_trial(values, user_attrs={SHARE: share})
+            return
 
 
 def finish(trial: optuna.Trial, state: TrialState, why: str, reason: str = "") -> None:

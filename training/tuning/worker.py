@@ -163,6 +163,7 @@ def _measured(job: Job, trial: optuna.Trial, values: dict[str, object], data: Da
         if limit_us:
             trial.set_constraint(studies.US_PER_IMAGE, cost_us / limit_us - 1)  # the sampler learns from it
         if limit_us and cost_us > limit_us:
+            studies.narrow(trial, job, cost_us / limit_us)
             raise _TooSlowError(f"expected at most {limit_us:g} µs per image, received {cost_us:.1f}")
 
     def report(epoch: "Epoch") -> None:

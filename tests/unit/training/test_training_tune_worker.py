@@ -133,6 +133,28 @@ def test_candidates_beyond_the_limit_are_refused_before_training(
     assert any(studies.outcome(trial) == studies.TOO_SLOW for trial in trials)
 
 
+def test_defaults_that_are_too_slow_are_tried_with_fewer_units_until_they_are_not(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Meter, "us_per_image", lambda _, model: float(model.count_params()))
+    text = SPACE.replace("default: 16", "default: 32").replace("low: 4, ", "low: 2, ")
+    trials = search(text, trials=1, max_us_per_image=500.0, proxy_epochs=1).trials
+    assert [trial.params["set.units.0"] for trial in trials] == [32, 16, 7, 6]
+    assert {trial.params["learning_rate"] for trial in trials} == {0.01}
+    assert [studies.outcome(trial) for trial in trials] == [studies.TOO_SLOW] * 3 + [""]
+
+
+def test_where_not_even_the_narrowest_defaults_are_fast_enough_the_sampler_goes_on(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Meter, "us_per_image", lambda *_: 200.0)
+    trials = search(trials=1, max_us_per_image=100.0, proxy_epochs=1).trials
+    assert len(trials) == studies.TOO_SLOW_PER_TRIAL
+    assert [trial.params["set.units.0"] for trial in trials][:3] == [16, 11, 7]
+    assert trials[3].params["set.units.0"] == 5
+    assert len({trial.params["learning_rate"] for trial in trials}) > 1
+
+
 def test_the_cost_of_untrained_models_is_measured_by_the_export(tmp_path: Path) -> None:
     def net(filters: int) -> object:
         pixels = keras.Input((16, 16, 3))
