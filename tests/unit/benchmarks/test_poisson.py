@@ -61,6 +61,16 @@ def test_no_two_tries_have_the_same_arrivals(monkeypatch: pytest.MonkeyPatch) ->
     assert len(set(seeds)) == len(seeds) == 6
 
 
+def test_one_moment_in_which_the_host_was_away_does_not_decide_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poisson, "PAUSE_S", 0)
+    away = tally(answered=9)
+    away.took_s = [1.0] * len(away.took_s)
+    answers = iter([away, tally(answered=9), away, away, tally(answered=9)])
+    monkeypatch.setattr(poisson, "ask_at_random", lambda *_, **__: next(answers))
+    probes = poisson.search(poisson.Load("", [], 1, 0), 15, 1000, 3)
+    assert [(probe.rate_per_s, probe.holds(15)) for probe in probes] == [(500, True), (750, False), (625, True)]
+
+
 def test_rounds_at_half_load_have_arrivals_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
 
