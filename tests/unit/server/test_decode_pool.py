@@ -62,6 +62,15 @@ def test_what_may_take_long_goes_to_threads(pool: DecodePool, images: list[bytes
     assert pool.statistics().inline == 0
 
 
+def test_its_threads_do_not_keep_to_the_event_loops_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    roaming: list[str] = []
+    monkeypatch.setattr(decode_pool, "roam", lambda: roaming.append(threading.current_thread().name))
+    pool = DecodePool(1, max_pixels=1_000_000)
+    asyncio.run(pool.rows([picture(7, LARGE)], SPEC))
+    pool.close()
+    assert roaming == ["decode_0"]
+
+
 def test_many_pictures_keep_their_order_over_threads(pool: DecodePool) -> None:
     expected = list(range(0, 250, 10))
     rows = asyncio.run(pool.rows([picture(level, LARGE) for level in expected], SPEC, Deadline.after(60)))

@@ -79,13 +79,13 @@ def test_a_narrower_default_has_fewer_of_what_is_wide_alone(write: WriteSpace) -
     text = """
 set.filters.0: {type: int, low: 8, high: 96, log: true, default: 32}
 set.filters.1: {type: int, low: 16, high: 192, log: true, default: 65}
-set.kernel_px: {type: int, low: 3, high: 5, step: 2, default: 3}
+set.kernel_px: {type: int, low: 3, high: 5, step: 2, default: 5}
 batch_size: {type: int, low: 16, high: 128, log: true, default: 64}
 """
     found = space.read(write(text))
     assert found.narrowed(1.0) == found.defaults()
-    assert found.narrowed(0.6) == {"set.filters.0": 16, "set.filters.1": 40, "set.kernel_px": 3, "batch_size": 64}
-    assert found.narrowed(0.1) == {"set.filters.0": 8, "set.filters.1": 16, "set.kernel_px": 3, "batch_size": 64}
+    assert found.narrowed(0.6) == {"set.filters.0": 16, "set.filters.1": 40, "set.kernel_px": 5, "batch_size": 64}
+    assert found.narrowed(0.1) == {"set.filters.0": 8, "set.filters.1": 16, "set.kernel_px": 5, "batch_size": 64}
     assert space.read(write(text.replace(", default: 65", ""))).narrowed(0.5) is None
 
 
